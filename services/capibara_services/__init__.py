@@ -1,1 +1,1 @@
-"""See the module docstrings inside."""
+"""The capibara6 system's own services: backend, integrated server and frontend."""
