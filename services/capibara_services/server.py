@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 DISTRIBUTION = "capibara-operator"
 

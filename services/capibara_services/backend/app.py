@@ -1,7 +1,5 @@
 """The Backend API (port 8000): health, queries and code execution."""
 
-from typing import NoReturn
-
 from fastapi import FastAPI
 
 from capibara_services.server import announced, create_app, health, not_built
@@ -29,7 +27,7 @@ def create() -> FastAPI:
         return announced(QUERY)
 
     @app.post(QUERY)
-    async def query() -> NoReturn:
+    async def query() -> None:
         raise not_built("Routing of queries")
 
     @app.get(EXECUTE)
@@ -37,7 +35,7 @@ def create() -> FastAPI:
         return announced(EXECUTE)
 
     @app.post(EXECUTE)
-    async def execute() -> NoReturn:
+    async def execute() -> None:
         raise not_built("Execution over HTTP (create a SandboxRun with kubectl instead)")
 
     return app

@@ -1,7 +1,5 @@
 """The Integrated Server (port 5001): health and chat."""
 
-from typing import NoReturn
-
 from fastapi import FastAPI
 
 from capibara_services.server import announced, create_app, health, not_built
@@ -24,7 +22,7 @@ def create() -> FastAPI:
         return announced(CHAT)
 
     @app.post(CHAT)
-    async def chat() -> NoReturn:
+    async def chat() -> None:
         raise not_built("Chat with a model")
 
     return app
