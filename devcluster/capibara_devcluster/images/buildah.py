@@ -1,0 +1,99 @@
+"""buildah with a store of its own in the cache, so that it never meets the host's images."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from capibara_devcluster.images.trust import build_volumes
+
+_STEP_TIMEOUT_SECONDS = 1800
+
+
+class BuildError(Exception):
+    """An image could not be built; the message names the command and the end of its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buildah:
+    """One store of images under ``folder``; ``log`` receives the output of all commands."""
+
+    folder: Path
+    log: Path
+
+    def run(self, *arguments: str) -> str:
+        """Run one buildah command and return its standard output, stripped.
+
+        Raises:
+            BuildError: it failed, is missing, or took more than half an hour.
+        """
+        store = ["--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run")]
+        # chroot: the usual isolation needs cgroup rights that a build machine may lack.
+        environment = os.environ | {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay"}
+        try:
+            done = subprocess.run(
+                ["buildah", *store, *arguments],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=_STEP_TIMEOUT_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise BuildError(f"buildah {arguments[0]} did not run: {error}") from error
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"$ buildah {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
+        if done.returncode:
+            tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+            raise BuildError(f"buildah {arguments[0]} failed (log: {self.log}):\n{tail}")
+        return done.stdout.strip()
+
+    def image_id(self, name: str) -> str | None:
+        """The id of a stored image (hexadecimal); None when there is none of that name."""
+        listing = self.run("images", "--json", "--no-trunc")
+        for image in json.loads(listing or "[]") or []:
+            if name in (image.get("names") or []):
+                return str(image["id"]).removeprefix("sha256:")
+        return None
+
+    def import_rootfs(self, archive: Path, name: str) -> None:
+        """Make an image of one layer out of a root file system's tar archive."""
+        container = self.run("from", "scratch")
+        try:
+            self.run("add", "--quiet", container, str(archive), "/")
+            self.run("commit", "--quiet", container, name)
+        finally:
+            self.run("rm", container)
+
+    def build(self, context: Path, *, target: str, name: str, arguments: Mapping[str, str]) -> str:
+        """Build one target of ``context``/Dockerfile; return the image's id."""
+        with tempfile.TemporaryDirectory(prefix="capibara-build-") as folder:
+            volumes: Sequence[str] = build_volumes(Path(folder))
+            self.run(
+                *("bud", "--layers", "--network", "host", "--target", target, "--tag", name),
+                *(f"--volume={volume}" for volume in volumes),
+                *(f"--build-arg={key}={value}" for key, value in arguments.items()),
+                *("--file", str(context / "Dockerfile"), str(context)),
+            )
+        if (image := self.image_id(name)) is None:
+            raise BuildError(f"buildah reported success, but there is no image {name}")
+        return image
+
+    def save(self, name: str, archive: Path) -> None:
+        """Write an image into an OCI archive, complete or not at all."""
+        part = archive.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        self.run("push", "--quiet", name, f"oci-archive:{part}:{name}")
+        part.replace(archive)
+
+
+def host_architecture() -> str:
+    """The Debian name of this machine's architecture."""
+    machine = os.uname().machine
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    if machine not in names:
+        raise BuildError(f"images are built on x86_64 and aarch64 only, not on {machine}")
+    return names[machine]
