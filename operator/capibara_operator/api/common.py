@@ -268,7 +268,7 @@ _SUFFIXES: Final[Mapping[str, Decimal]] = {
     **{unit: Decimal(1000**n) for n, unit in enumerate("MGTPE", start=2)},
 }
 _POSITIVE_QUANTITY: Final = rule(
-    "type(self) == int ? self > 0 : isQuantity(string(self)) && quantity(string(self)).sign() > 0",
+    "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",
     "must be a quantity above 0, such as 500m, 2 or 1Gi",
 )
 

@@ -15,7 +15,6 @@ from capibara_operator.api.common import (
     Language,
     NameRef,
     ObservedGeneration,
-    SandboxResources,
     SpecModel,
     StatusModel,
     TaskType,
@@ -301,6 +300,17 @@ class TemplatePin(StatusModel):
     template_id: _Short = Field(default="", description="The provider's template.")
 
 
+class GrantedResources(StatusModel):
+    """CPU and memory of the sandbox as the provider reports them."""
+
+    cpu: Annotated[str, StringConstraints(max_length=32)] | None = Field(
+        default=None, description="Processor cores."
+    )
+    memory: Annotated[str, StringConstraints(max_length=32)] | None = Field(
+        default=None, description="Memory, such as 1024Mi."
+    )
+
+
 class RunQueue(StatusModel):
     """Why the run waits for a sandbox."""
 
@@ -399,7 +409,7 @@ class SandboxRunStatus(StatusModel):
     detection: Detection | None = Field(default=None, description="The task type, and why.")
     template: TemplatePin | None = Field(default=None, description="The template in use.")
     provider: _Short | None = Field(default=None, description="The SandboxProvider in use.")
-    resources: SandboxResources | None = Field(
+    resources: GrantedResources | None = Field(
         default=None, description="What the provider really gave the sandbox."
     )
     attempt: int | None = Field(
