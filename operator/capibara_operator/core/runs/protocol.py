@@ -53,9 +53,14 @@ MAX_LINE_BYTES: Final = 1_500_000
 MAX_LOG_BYTES: Final = 24 * 2**20
 MAX_OUTPUT_BYTES: Final = 8 * 2**20
 MAX_DISPLAY_BYTES: Final = 2**20
+MAX_DISPLAYS_BYTES: Final = 8 * 2**20
 MAX_ARTIFACT_BYTES: Final = 512 * 2**10
 MAX_ARTIFACTS_BYTES: Final = 4 * 2**20
 TAIL_BYTES: Final = 4 * 2**10
+_BOOTSTRAP: Final = (
+    f'import sys; sys.path.insert(0, "{DIRECTORY}"); '
+    "from runner.follow import main; sys.exit(main(sys.argv[1:]))"
+)
 _MAX_PREFACE_BYTES: Final = 64 * 2**10
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,126}")
 
@@ -103,21 +108,25 @@ def job_files(job: Job) -> tuple[tuple[str, bytes], ...]:
             "line": MAX_LINE_BYTES,
             "output": MAX_OUTPUT_BYTES,
             "display": MAX_DISPLAY_BYTES,
+            "displays": MAX_DISPLAYS_BYTES,
             "artifact": MAX_ARTIFACT_BYTES,
             "artifacts": MAX_ARTIFACTS_BYTES,
             "tail": TAIL_BYTES,
         },
     }
-    return (
-        (f"{DIRECTORY}/runner.py", runner_program()),
-        (f"{DIRECTORY}/job-{job.key}.json", json.dumps(document).encode("ascii")),
-    )
+    path = f"{DIRECTORY}/job-{job.key}.json"
+    return (*runner_program(), (path, json.dumps(document).encode("ascii")))
 
 
 @cache
-def runner_program() -> bytes:
-    """The program that runs inside the sandbox, as shipped in this package."""
-    return resources.files("capibara_operator.runner").joinpath("runner.py").read_bytes()
+def runner_program() -> tuple[tuple[str, bytes], ...]:
+    """The files of the program that runs inside the sandbox, as shipped in this package."""
+    package = resources.files("capibara_operator.runner")
+    return tuple(
+        (f"{DIRECTORY}/runner/{file.name}", file.read_bytes())
+        for file in sorted(package.iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".py")
+    )
 
 
 def follow_command(key: str, offset: int = 0) -> str:
@@ -127,7 +136,7 @@ def follow_command(key: str, offset: int = 0) -> str:
     """
     if not _KEY.fullmatch(key) or offset < 0:
         raise ValueError("not a job's key, or not an offset in its log")
-    return f"exec python3 -I -S {DIRECTORY}/runner.py {key} {offset}"
+    return f"exec python3 -I -S -c '{_BOOTSTRAP}' {key} {offset}"
 
 
 class LogReader:

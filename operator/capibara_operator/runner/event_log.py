@@ -1,0 +1,143 @@
+"""The event log of a job: one JSON object a line, appended whole, bounded in size."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import json
+import os
+import stat
+from typing import Any
+
+PIECE_CHARS = 1 << 16
+RESERVE_BYTES = 1 << 16
+
+
+class EventLog:
+    """Appends records; ``limits`` are the job's, in bytes."""
+
+    def __init__(self, path: str, limits: dict[str, int]) -> None:
+        self._limits = limits
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o600)
+        self._reserve = path + ".reserve"
+        with open(self._reserve, "wb") as reserve:
+            reserve.write(b"\0" * RESERVE_BYTES)
+        self._seq = 0
+        self._left = {"output": limits["output"], "displays": limits["displays"]}
+        self._artifact_bytes = limits["artifacts"]
+        self._bytes = {"stdout": 0, "stderr": 0}
+        self._skipped = {"stdout": 0, "stderr": 0}
+        self._tail = {"stdout": "", "stderr": ""}
+        self._omitted = False
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Append one record, whatever its size."""
+        self._write(kind, fields, None)
+
+    def output(self, stream: str, text: str) -> None:
+        """Append text that the job printed, or keep only its end once the log is full."""
+        for start in range(0, len(text), PIECE_CHARS):
+            piece = text[start : start + PIECE_CHARS]
+            size = len(piece.encode("utf-8", "replace"))
+            self._bytes[stream] += size
+            fields = {"stream": stream, "text": piece}
+            if self._skipped[stream] or not self._write("output", fields, "output"):
+                self._skipped[stream] += size
+                self._tail[stream] = (self._tail[stream] + piece)[-self._limits["tail"] :]
+
+    def display(self, data: dict[str, str], main: bool) -> None:
+        """Append one rich result, without the types that make it too large."""
+        omitted = []
+        for mime in sorted(data, key=lambda mime: len(data[mime]), reverse=True):
+            if len(json.dumps(data)) <= self._limits["display"]:
+                break
+            del data[mime]
+            omitted.append(mime)
+        if not self._write("display", _display(data, main, omitted), "displays"):
+            omitted += sorted(data)
+            self.append("display", **_display({}, main, omitted))
+        self._omitted = self._omitted or bool(omitted)
+
+    def artifact(self, path: str, directory: str) -> None:
+        """Append one file, or the reason why it cannot be had."""
+        where = os.path.join(directory, os.path.expanduser(path))
+        limit = min(self._limits["artifact"], self._artifact_bytes)
+        try:
+            data, size = _read_file(where, limit)
+        except OSError as error:
+            problem = os.strerror(error.errno) if error.errno else str(error)
+            self.append("artifact", path=path, size=0, sha256="", problem=problem)
+            return
+        if data is None:
+            problem = f"larger than the {limit} bytes that are left of the limit"
+            self.append("artifact", path=path, size=size, sha256="", problem=problem)
+            return
+        self._artifact_bytes -= size
+        digest, text = hashlib.sha256(data).hexdigest(), base64.b64encode(data).decode("ascii")
+        self.append("artifact", path=path, size=size, sha256=digest, data=text)
+
+    def close(self, **fields: Any) -> None:
+        """Append what was kept of skipped output, then the exit record."""
+        for stream in ("stdout", "stderr"):
+            if self._skipped[stream]:
+                tail = self._tail[stream]
+                gap = max(0, self._skipped[stream] - len(tail.encode("utf-8", "replace")))
+                self.append("output", stream=stream, text=tail, skipped=gap)
+        self.append(
+            "exit",
+            stdoutBytes=self._bytes["stdout"],
+            stderrBytes=self._bytes["stderr"],
+            truncated=self._omitted or any(self._skipped.values()),
+            **fields,
+        )
+
+    def _write(self, kind: str, fields: dict[str, Any], budget: str | None) -> bool:
+        record = {"type": kind, "seq": self._seq}
+        record.update(fields)
+        line = json.dumps(record).encode("ascii") + b"\n"
+        if len(line) > self._limits["line"]:
+            return False
+        if budget is not None:
+            if len(line) > self._left[budget]:
+                return False
+            self._left[budget] -= len(line)
+        self._append_line(line)
+        self._seq += 1
+        return True
+
+    def _append_line(self, line: bytes) -> None:
+        start = os.fstat(self._file).st_size
+        try:
+            self._write_whole(line)
+        except OSError as error:
+            os.ftruncate(self._file, start)
+            if error.errno != errno.ENOSPC or not os.path.exists(self._reserve):
+                raise
+            # The job filled the disk: room for the records that say how it ended.
+            os.unlink(self._reserve)
+            self._left = {"output": 0, "displays": 0}
+            self._write_whole(line)
+
+    def _write_whole(self, line: bytes) -> None:
+        written = 0
+        while written < len(line):
+            written += os.write(self._file, line[written:])
+
+
+def _display(data: dict[str, str], main: bool, omitted: list[str]) -> dict[str, Any]:
+    return {"data": data, "main": main, "omitted": omitted}
+
+
+def _read_file(path: str, limit: int) -> tuple[bytes | None, int]:
+    """The content (None over the limit) and size of a regular file."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(file, "rb", closefd=True) as stream:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL, path)
+        if status.st_size > limit:
+            return None, status.st_size
+        data = stream.read(limit + 1)
+    return (data, len(data)) if len(data) <= limit else (None, len(data))
