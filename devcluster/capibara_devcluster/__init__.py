@@ -1,1 +1,1 @@
-"""See the module docstrings inside."""
+"""A real local Kubernetes cluster: kind where Docker answers, native processes otherwise."""

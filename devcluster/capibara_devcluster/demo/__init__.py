@@ -1,0 +1,1 @@
+"""The project's demo: a real cluster, the operator by its chart, and everything it does."""

@@ -1,0 +1,111 @@
+"""Fixtures for tests that need a real API server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from capibara_devcluster import clusters, files
+from capibara_devcluster.layout import Layout
+from capibara_devcluster.options import Options, Profile, Provider
+
+_KUBECTL_TIMEOUT_SECONDS = 60
+_SHARED_NAME = "tests"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that tests may use.
+
+    `tools` holds kubectl and the control plane's programs; `audit_log` has one JSON object a line for each
+    request, and is None on a cluster that we did not start.
+    """
+
+    kubeconfig: Path
+    tools: Path
+    audit_log: Path | None
+
+    def kubectl(
+        self, *args: str, input: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as cluster administrator; a failure shows what kubectl said."""
+        done = subprocess.run(
+            ["kubectl", f"--kubeconfig={self.kubeconfig}", *args],
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_KUBECTL_TIMEOUT_SECONDS,
+            env={**os.environ, "PATH": f"{self.tools}:{os.environ.get('PATH', '')}"},
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(args)}: {done.stdout}{done.stderr}")
+        return done
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One control plane for the whole run, shared by its xdist workers.
+
+    USE_EXISTING_CLUSTER=true uses the kubeconfig in force instead.
+    """
+    if os.environ.get("USE_EXISTING_CLUSTER", "").lower() in {"1", "true"}:
+        yield _existing_cluster()
+        return
+    in_worker = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    layout = Layout((base.parent if in_worker else base) / "control-plane", _SHARED_NAME)
+    run_pid = os.getppid() if in_worker else os.getpid()
+    with _registered(layout):
+        request = clusters.Request(
+            provider=Provider.LIGHT,
+            profile=Profile.CONTROL_PLANE,
+            options=Options(audit=True),
+            owner_pid=run_pid,
+        )
+        status = clusters.up(layout, request)
+        yield Cluster(Path(status.kubeconfig), layout.root / "bin", layout.audit_log)
+
+
+@pytest.fixture
+def namespace(control_plane: Cluster) -> Iterator[str]:
+    """A namespace of the test's own, where pods could be created; deleted afterwards."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    control_plane.kubectl("create", "namespace", name)
+    control_plane.kubectl(
+        "wait", f"--namespace={name}", "--for=create", "serviceaccount/default", "--timeout=30s"
+    )
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _existing_cluster() -> Cluster:
+    configured = os.environ.get("KUBECONFIG", "").split(":")[0]
+    kubectl = shutil.which("kubectl")
+    assert kubectl, "USE_EXISTING_CLUSTER is set, but kubectl is not on PATH"
+    kubeconfig = Path(configured) if configured else Path.home() / ".kube" / "config"
+    return Cluster(kubeconfig, Path(kubectl).parent, audit_log=None)
+
+
+@contextlib.contextmanager
+def _registered(layout: Layout) -> Iterator[None]:
+    """Count this process as a user; the last one to leave takes the cluster down."""
+    users = layout.state_dir / "users"
+    users.mkdir(parents=True, exist_ok=True)
+    me = users / str(os.getpid())
+    me.touch()
+    try:
+        yield
+    finally:
+        with files.locked(layout.state_dir / "users.lock", timeout=60):
+            me.unlink()
+            if not any(users.iterdir()):
+                clusters.down(layout, purge=True)
