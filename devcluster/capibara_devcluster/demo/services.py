@@ -1,5 +1,6 @@
 """The demo's services: three that start in order, and one with an endpoint broken on purpose."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def start(cluster: Cluster, story: Story, manifests: Path) -> None:
 
 def restart(cluster: Cluster, names: tuple[str, ...]) -> None:
     """Ask for a restart of services, as ``kubectl rollout restart`` does for Deployments."""
-    now = cluster.kubectl("get", "--raw=/version", "--request-timeout=5s") and _now()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     for name in names:
         cluster.kubectl(
             "annotate",
