@@ -1,0 +1,100 @@
+"""What an administrator may set: environment variables ``CAPIBARA_*``."""
+
+import socket
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PREFIX: Final = "CAPIBARA_"
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+class SettingsError(Exception):
+    """One line for each wrong value, with the variable's name."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _address(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    if not separator or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT or :PORT, e.g. :8080 or 127.0.0.1:8080")
+    if host.startswith("[") != host.endswith("]"):
+        raise ValueError("an IPv6 address must stand in brackets, e.g. [::1]:8080")
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Workers = Annotated[int, Field(ge=1, le=1000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """All settings, each ``CAPIBARA_`` plus the name in upper case."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    operator_namespace: str = Field("", max_length=63)
+    """Where provider credentials and shared templates are; default: the pod's namespace, else
+    ``capibara-system``."""
+    watch_namespaces: Names = ()
+    """The namespaces that are served, comma-separated; default: all."""
+    install_id: str = Field("default", min_length=1, max_length=63)
+    """Tells several installations in one cluster apart, in the metadata of sandboxes."""
+    cluster_id: str = Field("", max_length=128)
+    """Default: the UID of the namespace kube-system."""
+    kubeconfig: str = ""
+    """Default: ``$KUBECONFIG``, else the pod's service account, else ``~/.kube/config``."""
+    kube_context: str = ""
+
+    metrics_bind_address: Annotated[str, AfterValidator(_address)] = ":8080"
+    """Where /metrics, /healthz and /readyz are served. Port 0 takes a free one."""
+    log_level: Annotated[Level, BeforeValidator(_upper)] = "INFO"
+    log_format: Literal["json", "text"] = "json"
+
+    run_workers: Workers = 32
+    service_workers: Workers = 8
+    template_workers: Workers = 2
+    provider_workers: Workers = 2
+    resync_seconds: Seconds = 300.0
+    """How often the memory is compared with a list of the API server."""
+    drain_seconds: Seconds = 15.0
+    """How long work under way may go on after SIGTERM; keep it below the pod's grace period."""
+
+    @property
+    def bind_host(self) -> str:
+        """The host part of ``metrics_bind_address``; empty means all addresses."""
+        return self.metrics_bind_address.rpartition(":")[0].strip("[]")
+
+    @property
+    def bind_port(self) -> int:
+        """The port part of ``metrics_bind_address``."""
+        return int(self.metrics_bind_address.rpartition(":")[2])
+
+    @property
+    def instance(self) -> str:
+        """The name of this process in Events."""
+        return f"capibara-operator-{socket.gethostname()}"
+
+
+def load() -> Settings:
+    """Read the environment; raises ``SettingsError``."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{_PREFIX}{'_'.join(str(part) for part in item['loc'][:1]).upper()}: {item['msg']}"
+            f" (got {item['input']!r})"
+            for item in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None
