@@ -41,8 +41,9 @@ format: venv ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-crds: venv ## Generate the CRDs, and the chart's copies, from the models
+crds: venv ## Generate the CRDs, the chart's copies and the reference from the models
 	$(BIN)/python -m capibara_operator.api.crd crds
+	$(BIN)/python -m capibara_operator.api.reference docs/reference.md
 
 lock: venv ## Compile the hash-pinned locks from pyproject.toml
 	$(COMPILE) requirements/build.in -o requirements/build.txt
