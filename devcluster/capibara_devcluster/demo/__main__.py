@@ -42,7 +42,8 @@ def tell(checkout: Checkout, story: Story) -> None:
     root = checkout.root
     with story.step("A real Kubernetes cluster"):
         status = install.bring_up(checkout, story)
-    cluster = Cluster(Path(status["kubeconfig"]), Path(status["tools"]), NAMESPACE)
+    kubeconfig = Path(status["kubeconfig"])
+    cluster = Cluster(kubeconfig, kubeconfig.parent / "bin", NAMESPACE)
     if status["profile"] != "full":
         story.steps = light.STEPS
         light.tell(checkout, cluster, story, status["missing"])

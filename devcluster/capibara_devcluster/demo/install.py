@@ -10,6 +10,7 @@ from capibara_devcluster.demo.commands import Cluster, StepError, run, stream
 from capibara_devcluster.demo.story import Story
 from capibara_devcluster.images.build import Image, build
 from capibara_devcluster.images.buildah import BuildError
+from capibara_devcluster.layout import default_state_dir
 
 OPERATOR_NAMESPACE = "capibara-system"
 RELEASE = "capibara"
@@ -24,8 +25,8 @@ class Checkout:
 
     @property
     def state(self) -> Path:
-        """The demo's state; ``make down`` and ``make demo`` share it."""
-        return self.root / ".capibara"
+        """Where the clusters are; ``make down`` and ``make demo`` share it."""
+        return default_state_dir()
 
     @property
     def devcluster(self) -> str:
