@@ -37,7 +37,15 @@ def configure(*, level: str, log_format: Format) -> None:
     root.addHandler(handler)
     root.setLevel(level)
     # Per-object lines of Kopf, and per-request lines of the HTTP clients, are a log of their own.
-    for name in ("kopf.objects", "kopf._core", "kopf._cogs", "aiohttp.access", "httpx", "httpcore"):
+    for name in (
+        "kopf.objects",
+        "kopf.activities",
+        "kopf._core",
+        "kopf._cogs",
+        "aiohttp.access",
+        "httpx",
+        "httpcore",
+    ):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 

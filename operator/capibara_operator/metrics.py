@@ -5,9 +5,12 @@ alerts work unchanged.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import Counter, Gauge, Histogram, Info, disable_created_metrics
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _QUEUE_BUCKETS: Final = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100, 1000)
 _RECONCILE_BUCKETS: Final = (
@@ -174,4 +177,50 @@ OBJECTS: Final = Gauge(
 LOOP_LAG: Final = Gauge(
     "capibara_event_loop_lag_seconds",
     "Last measured delay of the event loop.",
+)
+
+# --- Endpoints of services -----------------------------------------------------------------------
+
+PROBES: Final = Counter(
+    "capibara_endpoint_probes_total",
+    "Probes of endpoints by result: Healthy, or the reason of the failure.",
+    ("result",),
+)
+PROBE_SECONDS: Final = Histogram(
+    "capibara_endpoint_probe_duration_seconds",
+    "Time per probe of an endpoint.",
+)
+_ENDPOINT_HEALTHY = Gauge(
+    "capibara_endpoint_healthy",
+    "1 while an endpoint of a service answers as expected, 0 while it fails, absent if unknown.",
+    ("namespace", "service", "endpoint"),
+)
+
+
+def set_endpoint(namespace: str, service: str, endpoint: str, *, state: float | None) -> None:
+    """Publish the state of an endpoint: 1, 0, or None for unknown."""
+    if state is None:
+        forget_endpoint(namespace, service, endpoint)
+    else:
+        _ENDPOINT_HEALTHY.labels(namespace, service, endpoint).set(state)
+
+
+def forget_endpoint(namespace: str, service: str, endpoint: str) -> None:
+    """Publish an endpoint no more."""
+    with suppress(KeyError):
+        _ENDPOINT_HEALTHY.remove(namespace, service, endpoint)
+
+
+# --- Providers of sandboxes ----------------------------------------------------------------------
+
+PROVIDER_REQUESTS: Final = Counter(
+    "capibara_provider_requests_total",
+    "Requests to a provider by operation and code: ok, Cancelled, or the fault.",
+    ("provider", "operation", "code"),
+)
+PROVIDER_REQUEST_SECONDS: Final = Histogram(
+    "capibara_provider_request_seconds",
+    "Time per request to a provider.",
+    ("provider", "operation"),
+    buckets=_REQUEST_BUCKETS,
 )

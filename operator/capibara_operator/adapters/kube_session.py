@@ -78,6 +78,7 @@ class KubeSession:
         self.server: str = configuration.host.rstrip("/")
         self.watches: dict[str, float] = {}
         """When a watch was opened last, by URL path, in seconds of the monotonic clock."""
+        self.watch_opened = asyncio.Event()
         self._credentials = credentials
         self._host = urlsplit(self.server).netloc
         self._server_name: str | None = configuration.tls_server_name
@@ -131,6 +132,7 @@ class KubeSession:
             )
         if response.status == 200 and request.url.query.get("watch") == "true":
             self.watches[request.url.path] = time.monotonic()
+            self.watch_opened.set()
         return response
 
 

@@ -1,0 +1,54 @@
+"""Which parts there are and who gets what."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from capibara_operator.adapters.status_server import Check
+from capibara_operator.api.common import OPEN_SELECTOR, OPERATOR_NAME
+from capibara_operator.ports.clock import Clock
+from capibara_operator.ports.kube import KubeAPI, Manifest, Recorder
+from capibara_operator.ports.resources import (
+    CAPIBARA_SERVICES,
+    DEPLOYMENTS,
+    PODS,
+    SANDBOX_PROVIDERS,
+    SANDBOX_RUNS,
+    SANDBOX_TEMPLATES,
+)
+from capibara_operator.runtime.controller import Controller
+from capibara_operator.runtime.feed import Feed
+from capibara_operator.settings import Settings
+
+_OWNED: Final = f"app.kubernetes.io/managed-by={OPERATOR_NAME}"
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything that ``app`` starts and stops."""
+
+    feeds: Sequence[Feed]
+    controllers: Sequence[Controller] = ()
+    backgrounds: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = ()
+    closers: Sequence[tuple[str, Callable[[], Awaitable[None]]]] = ()
+    readiness: Sequence[Check] = field(default=())
+
+
+async def build(
+    *, settings: Settings, kube: KubeAPI, recorder: Recorder, clock: Clock, namespace: str
+) -> Parts:
+    """Make all parts."""
+
+    def ignore(_: Manifest) -> None:
+        return
+
+    namespaces = settings.watch_namespaces
+    feeds = [
+        Feed(SANDBOX_TEMPLATES, ignore, namespaces=namespaces),
+        Feed(SANDBOX_PROVIDERS, ignore),
+        Feed(SANDBOX_RUNS, ignore, OPEN_SELECTOR, namespaces),
+        Feed(CAPIBARA_SERVICES, ignore, namespaces=namespaces),
+        Feed(DEPLOYMENTS, ignore, _OWNED, namespaces),
+        Feed(PODS, ignore, _OWNED, namespaces),
+    ]
+    return Parts(feeds)
