@@ -2,7 +2,7 @@
 
 Helm reads nothing outside of a chart's folder, so the chart needs copies.
 Usage: ``python helm/sync_chart.py [--check]``; with ``--check`` it only says what differs.
-"""
+"""  # noqa: INP001  # a program, not a part of a package
 
 import sys
 from pathlib import Path
