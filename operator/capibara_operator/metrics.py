@@ -224,3 +224,28 @@ PROVIDER_REQUEST_SECONDS: Final = Histogram(
     ("provider", "operation"),
     buckets=_REQUEST_BUCKETS,
 )
+
+# --- Sandbox providers ---------------------------------------------------------------------------
+
+PROVIDER_TESTS: Final = Counter(
+    "capibara_provider_connection_tests_total",
+    "Connection tests by provider and result: Connected, or the reason of the failure.",
+    ("provider", "result"),
+)
+_PROVIDER_READY = Gauge(
+    "capibara_provider_ready",
+    "1 while the provider answers and takes the API key, else 0.",
+    ("provider",),
+)
+
+
+def set_provider(provider: str, problem: str) -> None:
+    """Publish the outcome of a connection test; ``problem`` is empty where it passed."""
+    PROVIDER_TESTS.labels(provider, problem or "Connected").inc()
+    _PROVIDER_READY.labels(provider).set(0 if problem else 1)
+
+
+def forget_provider(provider: str) -> None:
+    """Publish a provider no more."""
+    with suppress(KeyError):
+        _PROVIDER_READY.remove(provider)

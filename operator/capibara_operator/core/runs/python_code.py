@@ -13,6 +13,7 @@ from capibara_operator.core.runs.signals import QUICK_MODULES
 # Parsing is the operator's time spent on a stranger's text: long code is only scanned.
 _MAX_PARSED_CHARACTERS: Final = 32 * 1024
 _QUICK_LINES: Final = 25
+_MAX_NAME: Final = 128
 _SLOW_CALLS: Final = frozenset({"sleep", "input", "system", "popen", "fork"})
 _IMPORT: Final = re.compile(
     r"^[ \t]*(?:from[ \t]+([A-Za-z_][\w.]*)[ \t]+import\b|import[ \t]+([A-Za-z_][^#;\n]*))",
@@ -30,14 +31,14 @@ class PythonCode:
     quick: bool = False
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def read(text: str) -> PythonCode:
     """Modules and calls of ``text``; what cannot be parsed is scanned line by line."""
     tree = _parse(text)
     if tree is None:
         return _scan(text)
     nodes = list(ast.walk(tree))
-    modules = tuple(dict.fromkeys(name for node in nodes for name in _modules(node)))
+    modules = tuple(dict.fromkeys(name[:_MAX_NAME] for node in nodes for name in _modules(node)))
     calls = tuple(dict.fromkeys(name for node in nodes if (name := _called(node))))
     loops = any(isinstance(node, ast.While | ast.AsyncFor | ast.Await) for node in nodes)
     return PythonCode(
@@ -81,7 +82,7 @@ def _scan(text: str) -> PythonCode:
     found: dict[str, None] = {}
     for source, names in _IMPORT.findall(text):
         for name in [source] if source else names.split(","):
-            found |= dict.fromkeys(name.split()[:1])
+            found |= dict.fromkeys(part[:_MAX_NAME] for part in name.split()[:1])
     return PythonCode(tuple(found), tuple(dict.fromkeys(_CALL.findall(text))))
 
 

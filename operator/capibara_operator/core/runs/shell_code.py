@@ -63,7 +63,9 @@ def _renamed(packages: list[str]) -> Iterator[str]:
 
 
 def _heredoc_modules(text: str) -> tuple[str, ...]:
-    for match in re.finditer(r"\bpython3?\b[^\n]*<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n", text):
+    for match in re.finditer(
+        r"\bpython3?\b[^\n]{0,99}<<-?\s*['\"]?(\w{1,32})['\"]?[^\n]{0,99}\n", text
+    ):
         body, end, _ = text[match.end() :].partition(f"\n{match[1]}")
         if end:
             return read_python(body).modules

@@ -28,24 +28,30 @@ IMPORTS: Final = _table(
     (
         _LEARNING,
         5,
-        "accelerate catboost diffusers fastai flax jax keras lightgbm lightning peft"
-        " pytorch_lightning sentence_transformers sklearn stable_baselines3 tensorflow torch"
-        " torchvision transformers trl ultralytics xgboost",
+        (
+            "accelerate catboost diffusers fastai flax jax keras lightgbm lightning peft"
+            " pytorch_lightning sentence_transformers sklearn stable_baselines3 tensorflow torch"
+            " torchvision transformers trl ultralytics xgboost"
+        ),
     ),
     (_LEARNING, 3, "datasets gensim gymnasium mlflow nltk onnx onnxruntime optuna spacy"),
     (_LEARNING, 2, "sklearn.datasets"),
     (
         _PLOT,
         4,
-        "altair bokeh cartopy e2b_charts folium graphviz holoviews matplotlib mpl_toolkits"
-        " plotly plotnine pydeck pygal pyvista seaborn turtle wordcloud",
+        (
+            "altair bokeh cartopy e2b_charts folium graphviz holoviews matplotlib mpl_toolkits"
+            " plotly plotnine pydeck pygal pyvista seaborn turtle wordcloud"
+        ),
     ),
     (_PLOT, 2, "PIL networkx"),
     (
         _DATA,
         3,
-        "dask duckdb geopandas h5py ibis modin openpyxl pandas polars pyarrow pyspark scipy"
-        " statsmodels vaex xarray",
+        (
+            "dask duckdb geopandas h5py ibis modin openpyxl pandas polars pyarrow pyspark scipy"
+            " statsmodels vaex xarray"
+        ),
     ),
     (_DATA, 2, "csv numpy sqlalchemy sqlite3 statistics xlrd"),
 )
@@ -63,15 +69,19 @@ CALLS: Final = _table(
     (
         _PLOT,
         2,
-        "add_subplot add_trace bar barh boxplot contour heatmap hist histplot imshow lineplot"
-        " pie plot scatter scatterplot show subplots violinplot write_html",
+        (
+            "add_subplot add_trace bar barh boxplot contour heatmap hist histplot imshow lineplot"
+            " pie plot scatter scatterplot show subplots violinplot write_html"
+        ),
     ),
     (
         _DATA,
         2,
-        "DictReader agg corr crosstab describe dropna fillna groupby melt merge nlargest"
-        " pivot pivot_table quantile read_csv read_excel read_json read_parquet read_sql"
-        " resample rolling to_csv to_parquet value_counts",
+        (
+            "DictReader agg corr crosstab describe dropna fillna groupby melt merge nlargest"
+            " pivot pivot_table quantile read_csv read_excel read_json read_parquet read_sql"
+            " resample rolling to_csv to_parquet value_counts"
+        ),
     ),
 )
 """Names of functions and methods that are called."""
@@ -96,11 +106,11 @@ COMMANDS: Final = _table(
 """Programs that a shell script starts."""
 
 COMMAND_PATTERNS: Final[tuple[tuple[str, TaskType, int], ...]] = (
-    (r"\bpython3?\s+(?:-m\s+)?\S*(?:train|finetune|fine_tune)\w*", _LEARNING, 4),
-    (r"\bpython3?\s+(?:-m\s+)?\S*(?:plot|chart|figure)\w*", _PLOT, 4),
-    (r"\bpython3?\s+(?:-m\s+)?\S*(?:analy[sz]e|analysis|report|clean|etl)\w*", _DATA, 4),
+    (r"\bpython3?\s+(?:-m\s+)?\S{0,64}(?:train|finetune|fine_tune)\w*", _LEARNING, 4),
+    (r"\bpython3?\s+(?:-m\s+)?\S{0,64}(?:plot|chart|figure)\w*", _PLOT, 4),
+    (r"\bpython3?\s+(?:-m\s+)?\S{0,64}(?:analy[sz]e|analysis|report|clean|etl)\w*", _DATA, 4),
     (r"\b--epochs\b|--learning-rate\b|--lr\b", _LEARNING, 2),
-    (r"\S+\.(?:csv|tsv|parquet|xlsx)\b", _DATA, 1),
+    (r"[\w./-]{1,64}\.(?:csv|tsv|parquet|xlsx)\b", _DATA, 1),
 )
 
 WORDS: Final[tuple[tuple[str, TaskType, int], ...]] = (
