@@ -25,8 +25,8 @@ _SHARED_NAME = "tests"
 class Cluster:
     """A cluster that tests may use.
 
-    `tools` holds kubectl and the control plane's programs; `audit_log` has one JSON object a line for each
-    request, and is None on a cluster that we did not start.
+    `tools` holds kubectl and the control plane's programs; `audit_log` has one JSON object a line
+    for each request, and is None on a cluster that we did not start.
     """
 
     kubeconfig: Path
@@ -34,7 +34,7 @@ class Cluster:
     audit_log: Path | None
 
     def kubectl(
-        self, *args: str, input: str | None = None, check: bool = True
+        self, *args: str, input: str | None = None, check: bool = True  # noqa: A002 - as subprocess.run names it
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl as cluster administrator; a failure shows what kubectl said."""
         done = subprocess.run(

@@ -13,6 +13,7 @@ from capibara_devcluster import clusters
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import DEFAULT_NAME, Layout, default_state_dir
 from capibara_devcluster.options import Options, Profile, Provider
+from capibara_devcluster.status import Status
 
 app = typer.Typer(
     name="capibara-devcluster",
@@ -91,7 +92,7 @@ def _layout(state_dir: Path | None, name: str) -> Layout:
     return Layout((state_dir or default_state_dir()).absolute(), name)
 
 
-def _show(seen: clusters.Status, *, as_json: bool) -> None:
+def _show(seen: Status, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(seen.dump(), indent=2) + "\n")
         return

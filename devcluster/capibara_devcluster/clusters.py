@@ -6,57 +6,25 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from capibara_devcluster import files, light, supervision
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import Layout, checkout
+from capibara_devcluster.native import host
+from capibara_devcluster.native import provider as native
 from capibara_devcluster.options import Options, Profile, Provider
 from capibara_devcluster.plan import Plan
 from capibara_devcluster.process import Identity
 from capibara_devcluster.record import Record
+from capibara_devcluster.status import Status
 from capibara_devcluster.tools import provide
 
 LOCK_TIMEOUT_SECONDS: Final = 900.0
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What `status` shows.
-
-    Args:
-        ready: whether everything that the profile has is well.
-        missing: what the cluster leaves out, in words.
-        components: name -> ready.
-    """
-
-    name: str
-    provider: Provider
-    profile: Profile
-    ready: bool
-    kubeconfig: str
-    missing: tuple[str, ...] = ()
-    components: Mapping[str, bool] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    message: str = ""
-
-    def dump(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {
-            "name": self.name,
-            "provider": self.provider.value,
-            "profile": self.profile.value,
-            "ready": self.ready,
-            "kubeconfig": self.kubeconfig,
-            "missing": list(self.missing),
-            "components": dict(self.components),
-            "versions": dict(self.versions),
-            "message": self.message,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +49,7 @@ def up(layout: Layout, request: Request, progress: Progress = lambda _: None) ->
     """Bring a cluster up, repair it, or find that it is up already."""
     with _lock(layout, progress):
         record = _agreed(layout, request)
-        bin_dir = provide.provide(
-            (*light.tools(record.options.kwok_nodes), *request.extra_tools), layout.root / "bin"
-        )
+        bin_dir = provide.provide((*_tools(record), *request.extra_tools), layout.root / "bin")
         if not (record.complete and _is_well(layout, record)):
             supervision.end(layout, record.supervisor)
             plan = Plan(
@@ -93,7 +59,7 @@ def up(layout: Layout, request: Request, progress: Progress = lambda _: None) ->
                 owner=_owner(request.owner_pid),
                 progress=progress,
             )
-            light.start(plan, record).completed().store(layout)
+            _start(plan, record).completed().store(layout)
         write_env_file(layout, bin_dir)
         return status(layout)
 
@@ -113,7 +79,7 @@ def down(layout: Layout, *, purge: bool = False, progress: Progress = lambda _: 
         supervision.end(layout, record.supervisor if record else None)
         if layout.env_file.is_file() and str(layout.root) in layout.env_file.read_text():
             layout.env_file.unlink()
-        shutil.rmtree(layout.root)
+        _delete(layout, record, purge=purge)
     return True
 
 
@@ -134,7 +100,7 @@ def status(layout: Layout) -> Status:
         profile=record.profile,
         ready=record.complete and alive and bool(components) and all(components.values()),
         kubeconfig=str(layout.kubeconfig),
-        missing=light.MISSING,
+        missing=_missing(record),
         components=components,
         message="" if alive else "the cluster's processes do not run; `up` starts them again",
     )
@@ -155,8 +121,11 @@ def write_env_file(layout: Layout, bin_dir: Path) -> None:
 
 
 def _agreed(layout: Layout, request: Request) -> Record:
-    wanted = Record(provider=Provider.LIGHT, profile=Profile.CONTROL_PLANE, options=request.options)
     existing = Record.load(layout)
+    provider = request.provider
+    if provider is Provider.AUTO:
+        provider = existing.provider if existing else choose(request.profile)
+    wanted = Record(provider=provider, profile=_profile(provider, request), options=request.options)
     if existing is None:
         return wanted
     if not existing.same_choice(wanted):
@@ -165,6 +134,40 @@ def _agreed(layout: Layout, request: Request) -> Record:
             hint="`capibara-devcluster down` first, or choose another --name",
         )
     return existing
+
+
+def choose(profile: Profile) -> Provider:
+    """The provider that suits this machine best."""
+    if profile is Profile.CONTROL_PLANE or host.why_impossible():
+        return Provider.LIGHT
+    return Provider.NATIVE
+
+
+def _profile(provider: Provider, request: Request) -> Profile:
+    return Profile.CONTROL_PLANE if provider is Provider.LIGHT else request.profile
+
+
+def _tools(record: Record) -> tuple[str, ...]:
+    if record.provider is Provider.NATIVE:
+        return native.TOOLS
+    return light.tools(record.options.kwok_nodes)
+
+
+def _start(plan: Plan, record: Record) -> Record:
+    if record.provider is Provider.NATIVE:
+        return native.start(plan, record)
+    return light.start(plan, record)
+
+
+def _missing(record: Record) -> tuple[str, ...]:
+    return native.MISSING if record.provider is Provider.NATIVE else light.MISSING
+
+
+def _delete(layout: Layout, record: Record | None, *, purge: bool) -> None:
+    if record is None or record.provider is Provider.NATIVE:
+        native.delete(layout, purge=purge)
+    else:
+        shutil.rmtree(layout.root)
 
 
 def _is_well(layout: Layout, record: Record) -> bool:

@@ -1,16 +1,18 @@
 """Starts a supervisor that outlives us, in namespaces of its own where asked.
 
-The launcher forks, prints the supervisor's pid as the host sees it, and ends. The supervisor waits for a
-line on standard input: if whoever started it died before it had noted the pid, the line never comes and the
-supervisor ends, so that no process is ever without a record. Standard library only.
+The launcher forks, prints the supervisor's pid as the host sees it, and ends. The supervisor waits
+for a line on standard input: if whoever started it died before it had noted the pid, the line never
+comes and the supervisor ends, so that no process is ever without a record. Standard library only.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +35,7 @@ GO: Final = b"go\n"
 def main() -> None:
     """Launch the supervisor of the spec file named by the only argument."""
     spec: dict[str, Any] = files.read_json(Path(sys.argv[1]))
+    owner_gone = watch(Identity.load(spec["owner"]))
     if spec["namespaces"] is not None:
         unshare()
     pid = os.fork()
@@ -44,7 +47,7 @@ def main() -> None:
     if os.read(0, len(GO)) != GO:
         os._exit(1)
     _redirect(Path(spec["logs"]) / "supervisor.log")
-    _supervise(spec)
+    _supervise(spec, owner_gone)
     os._exit(0)
 
 
@@ -56,14 +59,30 @@ def unshare() -> None:
         raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
-def _supervise(spec: dict[str, Any]) -> None:
+def watch(owner: Identity | None) -> Callable[[], bool]:
+    """A function that says whether the owner's process ended; never, when there is no owner."""
+    if owner is None:
+        return lambda: False
+    if not hasattr(os, "pidfd_open"):
+        return lambda: not owner.alive()
+    try:
+        # In a pid namespace of our own we could not see the owner by its pid any more.
+        handle = os.pidfd_open(owner.pid)
+    except ProcessLookupError:
+        return lambda: True
+    if not owner.alive():
+        return lambda: True
+    return lambda: bool(select.select([handle], [], [], 0)[0])
+
+
+def _supervise(spec: dict[str, Any], owner_gone: Callable[[], bool]) -> None:
     if spec["namespaces"] is not None:
         namespaces.enter(namespaces.Namespaces(**spec["namespaces"]))
     Supervisor(
         [Component.load(stored) for stored in spec["components"]],
         logs=Path(spec["logs"]),
         health=Path(spec["health"]),
-        owner=Identity.load(spec["owner"]),
+        owner_gone=owner_gone,
     ).run()
 
 

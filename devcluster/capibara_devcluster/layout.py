@@ -71,7 +71,7 @@ class Layout:
 
     @property
     def node(self) -> Path:
-        """What kubelet and containerd keep; outlives `down` so that images need no second import."""
+        """What kubelet and containerd keep; the images in it outlive `down`."""
         return self.root / "node"
 
     @property

@@ -1,8 +1,7 @@
-"""A control plane alone, on loopback and without privileges: for integration tests and as fallback."""
+"""A control plane alone, on loopback, unprivileged: for integration tests and as fallback."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from capibara_devcluster.errors import DevclusterError, tail
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.network import LOOPBACK, pick_ports
 from capibara_devcluster.plan import Plan
+from capibara_devcluster.process import Identity
 from capibara_devcluster.record import Record
 from capibara_devcluster.tools import catalogue
 
@@ -69,8 +69,7 @@ def _start_once(plan: Plan, record: Record) -> Record:
     )
     started = _stored(layout)
     assert started is not None  # noqa: S101 - `launched` stored it
-    remaining = plan.deadline - time.monotonic()
-    supervision.wait_ready(layout, started, timeout=remaining, progress=plan.progress)
+    supervision.wait_ready(layout, started, plan=plan)
     if simulated:
         kwok.add_nodes(plan, record.options.kwok_nodes)
     return record.with_supervisor(started)
@@ -87,7 +86,7 @@ def _control_plane(layout: Layout, record: Record, tools_dir: Path) -> ControlPl
     )
 
 
-def _stored(layout: Layout) -> supervision.Identity | None:
+def _stored(layout: Layout) -> Identity | None:
     record = Record.load(layout)
     return record.supervisor if record else None
 

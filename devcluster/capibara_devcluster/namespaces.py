@@ -55,20 +55,20 @@ def enter(wanted: Namespaces) -> None:
 
 def _mounts(node_dir: Path) -> None:
     # Private first, so that nothing reaches the host and mounts can be moved.
-    _run("mount", "--make-rprivate", "/")
-    _run("mount", "-t", "proc", "proc", "/proc")
+    _run("mount", "-n", "--make-rprivate", "/")
+    _run("mount", "-n", "-t", "proc", "proc", "/proc")
     staging = node_dir / "run"
     staging.mkdir(parents=True, exist_ok=True)
-    _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(staging))
+    _run("mount", "-n", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(staging))
     inner = staging / NODE_DIR.name
     inner.mkdir()
-    _run("mount", "--bind", str(node_dir), str(inner))
-    _run("mount", "--move", str(staging), "/run")
+    _run("mount", "-n", "--bind", str(node_dir), str(inner))
+    _run("mount", "-n", "--move", str(staging), "/run")
     logs = node_dir / "log"
     logs.mkdir(parents=True, exist_ok=True)
-    _run("mount", "--bind", str(logs), "/var/log")
+    _run("mount", "-n", "--bind", str(logs), "/var/log")
     # Shared at last: what the kubelet mounts has to reach containers that run already.
-    _run("mount", "--make-rshared", "/")
+    _run("mount", "-n", "--make-rshared", "/")
 
 
 def _network(wanted: Namespaces) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from capibara_devcluster.component import Component
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.namespaces import Namespaces
+from capibara_devcluster.plan import Plan
 from capibara_devcluster.process import Identity
 
 _LAUNCH_TIMEOUT_SECONDS: Final = 15
@@ -111,30 +112,30 @@ def health(layout: Layout) -> list[ComponentHealth]:
 
 
 def wait_ready(
-    layout: Layout, supervisor: Identity, *, timeout: float, progress: Callable[[str], None]
+    layout: Layout, supervisor: Identity, *, plan: Plan, names: Collection[str] = ()
 ) -> None:
-    """Return once every component is ready.
+    """Return once the named components, or all of them, are ready.
 
     Args:
         layout: paths of the cluster.
         supervisor: the process to watch.
-        timeout: seconds.
-        progress: called with a line for the user whenever the picture changes.
+        plan: gives the deadline and shows progress.
+        names: components; empty = all.
     """
-    deadline = time.monotonic() + timeout
     shown = ""
     while True:
         seen = health(layout)
-        waiting = [component.name for component in seen if not component.ready]
-        if seen and not waiting:
+        asked = [one for one in seen if not names or one.name in names]
+        waiting = [one.name for one in asked if not one.ready]
+        if asked and not waiting:
             return
         line = f"waiting for {', '.join(waiting)}"
         if waiting and line != shown:
             shown = line
-            progress(line)
+            plan.progress(line)
         _check(layout, supervisor, seen)
-        if time.monotonic() > deadline:
-            raise _not_ready(layout, seen, f"not ready after {timeout:.0f} s")
+        if time.monotonic() > plan.deadline:
+            raise _not_ready(layout, seen, "the time is over")
         time.sleep(_POLL_SECONDS)
 
 

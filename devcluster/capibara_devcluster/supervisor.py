@@ -1,7 +1,8 @@
 """Starts a cluster's components in order, restarts those that end, and says how they are.
 
-It runs as a process of its own that outlives `up`. Killing it, in whatever way, ends every component:
-in namespaces it is PID 1; elsewhere each component asks the kernel to die with it. Standard library only.
+It runs as a process of its own that outlives `up`. Killing it, in whatever way, ends every
+component: in namespaces it is PID 1; elsewhere each component asks the kernel to die with it.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,7 @@ _LAST_BACKOFF_SECONDS: Final = 10.0
 _STABLE_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
+_PROXIES: Final = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
 @dataclass(slots=True)
@@ -63,16 +65,21 @@ class Supervisor:
         components: what to run.
         logs: folder of the components' log files.
         health: file that is rewritten whenever something changed.
-        owner: process whose end ends the cluster; None = nobody's.
+        owner_gone: says whether the process ended whose end ends the cluster.
     """
 
     def __init__(
-        self, components: Sequence[Component], *, logs: Path, health: Path, owner: Identity | None
+        self,
+        components: Sequence[Component],
+        *,
+        logs: Path,
+        health: Path,
+        owner_gone: Callable[[], bool],
     ) -> None:
         self._running = {component.name: _Running(component) for component in components}
         self._logs = logs
         self._health = health
-        self._owner = owner
+        self._owner_gone = owner_gone
         self._stopping = False
         self._written: Mapping[str, Any] = {}
         self._owner_check_at = 0.0
@@ -97,11 +104,9 @@ class Supervisor:
         self._stopping = True
 
     def _check_owner(self, now: float) -> None:
-        if self._owner is None or now < self._owner_check_at:
-            return
-        self._owner_check_at = now + _OWNER_CHECK_SECONDS
-        if not self._owner.alive():
-            self._stopping = True
+        if now >= self._owner_check_at:
+            self._owner_check_at = now + _OWNER_CHECK_SECONDS
+            self._stopping = self._stopping or self._owner_gone()
 
     def _advance(self, running: _Running, now: float) -> None:
         if running.process is None:
@@ -121,7 +126,7 @@ class Supervisor:
             try:
                 running.process = subprocess.Popen(
                     component.argv,
-                    env={**os.environ, **component.env},
+                    env={**_environment(), **component.env},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -175,6 +180,11 @@ class Supervisor:
         for running in self._running.values():
             if running.process is not None:
                 running.process.kill()
+
+
+def _environment() -> dict[str, str]:
+    """Our environment without proxies: components speak to each other only."""
+    return {key: value for key, value in os.environ.items() if key.lower() not in _PROXIES}
 
 
 def _die_with_parent() -> None:

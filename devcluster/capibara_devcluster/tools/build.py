@@ -25,10 +25,8 @@ _LOG_LINES: Final = 400
 
 def build(names: Sequence[str]) -> None:
     """Build programs that the cache lacks; one builder at a time, the others wait and find them."""
-    target = locate.cache_bin()
-    target.mkdir(parents=True, exist_ok=True)
     with BuildProgress() as progress, _locked(progress):
-        missing = [name for name in names if not (target / name).is_file()]
+        missing = [name for name in names if not locate.cached(catalogue.TOOLS[name]).is_file()]
         if not missing:
             return
         progress.describe("looking for Go")
@@ -75,9 +73,8 @@ def _count(program: Path, folder: str, tools: Sequence[Tool]) -> int:
 
 
 def _build(program: Path, folder: str, tools: Sequence[Tool], progress: BuildProgress) -> None:
-    target = locate.cache_bin()
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch:
-        argv = [program, "build", "-v", "-trimpath", "-ldflags", catalogue.link_flags(folder)]
+    with tempfile.TemporaryDirectory(dir=locate.cache_dir(), prefix=".build-") as scratch:
+        argv = [str(program), "build", "-v", "-trimpath", "-ldflags", catalogue.link_flags(folder)]
         packages = [tool.package for tool in tools]
         said: deque[str] = deque(maxlen=_LOG_LINES)
         with subprocess.Popen(
@@ -94,7 +91,9 @@ def _build(program: Path, folder: str, tools: Sequence[Tool], progress: BuildPro
         if process.returncode != 0:
             raise _failed(tools, list(said))
         for tool in tools:
-            (Path(scratch) / go_file_name(tool.package)).replace(target / tool.name)
+            target = locate.cached(tool)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (Path(scratch) / go_file_name(tool.package)).replace(target)
 
 
 def go_file_name(package: str) -> str:

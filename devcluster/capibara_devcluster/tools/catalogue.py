@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ _ALL: Final = (
     _cni("ipam", "host-local"),
     _cni("meta", "portmap"),
     Tool("coredns", "coredns", "github.com/coredns/coredns", "github.com/coredns/coredns"),
+    Tool("pause", "pause", "capibara6.dev/gotools/pause", ""),
     Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "helm.sh/helm/v4", ("version", "--short")),
     Tool("kind", "kind", "sigs.k8s.io/kind", "sigs.k8s.io/kind", ("version", "--quiet")),
     Tool("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok", ("--version",)),
@@ -94,6 +96,7 @@ NODE: Final = (
     "host-local",
     "portmap",
     "coredns",
+    "pause",
 )
 
 
@@ -115,12 +118,12 @@ def link_flags(folder: str) -> str:
     )
 
 
-def digest() -> str:
-    """A short name for all pinned versions together with the way they are built."""
-    summed = hashlib.sha256()
-    for path in sorted(GOTOOLS.glob("*/go.*")):
-        summed.update(f"{path.parent.name}/{path.name} {link_flags(path.parent.name)}\n".encode())
-        summed.update(path.read_bytes())
+@functools.cache
+def digest(folder: str) -> str:
+    """A short name for the pinned versions of one folder together with the way they are built."""
+    summed = hashlib.sha256(link_flags(folder).encode())
+    for path in sorted((GOTOOLS / folder).iterdir()):
+        summed.update(path.name.encode() + b"\0" + path.read_bytes())
     return summed.hexdigest()[:16]
 
 

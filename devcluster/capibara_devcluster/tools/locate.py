@@ -1,4 +1,4 @@
-"""Finds each program: in KUBEBUILDER_ASSETS, on PATH or in the cache, and only in the right version."""
+"""Finds each program in the right version: in KUBEBUILDER_ASSETS, on PATH or in the cache."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def cache_dir() -> Path:
     return Path(base).absolute() / "capibara" / "tools"
 
 
-def cache_bin() -> Path:
-    """Where programs of the pinned versions are kept."""
-    return cache_dir() / catalogue.digest() / "bin"
+def cached(tool: Tool) -> Path:
+    """Where a program of the pinned version is kept, once it is built."""
+    return cache_dir() / f"{tool.folder}-{catalogue.digest(tool.folder)}" / "bin" / tool.name
 
 
 def find(names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
@@ -46,7 +46,7 @@ def _first(tool: Tool) -> Path | None:
     for candidate in _candidates(tool.name):
         if tool.version_args and matches(candidate, tool):
             return candidate
-    built = cache_bin() / tool.name
+    built = cached(tool)
     return built if built.is_file() else None
 
 

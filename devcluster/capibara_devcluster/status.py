@@ -1,0 +1,44 @@
+"""What is known of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from capibara_devcluster.options import Profile, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `status` shows.
+
+    Args:
+        ready: whether everything that the profile has is well.
+        missing: what the cluster leaves out, in words.
+        components: name -> ready.
+    """
+
+    name: str
+    provider: Provider
+    profile: Profile
+    ready: bool
+    kubeconfig: str
+    missing: tuple[str, ...] = ()
+    components: Mapping[str, bool] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    message: str = ""
+
+    def dump(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "name": self.name,
+            "provider": self.provider.value,
+            "profile": self.profile.value,
+            "ready": self.ready,
+            "kubeconfig": self.kubeconfig,
+            "missing": list(self.missing),
+            "components": dict(self.components),
+            "versions": dict(self.versions),
+            "message": self.message,
+        }
