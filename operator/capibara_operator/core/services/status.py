@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Final
 
-from capibara_operator.api.common import Condition
 from capibara_operator.api.service import CapibaraServiceStatus, ServicePhase
 from capibara_operator.core.conditions import (
     READY,
@@ -11,7 +10,6 @@ from capibara_operator.core.conditions import (
     STALLED,
     Finding,
     derive_conditions,
-    stalled_findings,
 )
 from capibara_operator.core.services.children import pod_selector, restarted_at
 from capibara_operator.core.services.dependencies import WORKLOAD_AVAILABLE
@@ -54,7 +52,9 @@ def derive_status(
     status = CapibaraServiceStatus(
         phase=summary.phase,
         observed_generation=service.generation,
-        conditions=_conditions(service, findings, now),
+        conditions=derive_conditions(
+            service.status.conditions, findings, generation=service.generation, now=now
+        ),
         endpoints=endpoints,
         endpoint_summary=endpoint_summary(endpoints),
         replica_summary=f"{workload.ready}/{wanted}",
@@ -68,35 +68,31 @@ def derive_status(
 
 
 def failed_status(
-    service: Service, finding: tuple[str, str], now: datetime, *, final: bool
+    last: CapibaraServiceStatus,
+    generation: int,
+    finding: Finding,
+    now: datetime,
 ) -> CapibaraServiceStatus:
-    """The last status with a failure (reason, message) on top; ``final`` when it is for good."""
-    reason, message = finding
-    summary = (
-        stalled_findings(reason, message)
-        if final
-        else (Finding(READY, False, reason, message), Finding(RECONCILING, True, reason, message))
-    )
+    """The last status with a failure on top.
+
+    ``finding`` is Stalled when it is for good, or Reconciling when it is tried again.
+    """
     kept = tuple(
         Finding(each.type, _FLAGS[each.status.value], each.reason, each.message)
-        for each in service.status.conditions
+        for each in last.conditions
         if each.type not in {READY, RECONCILING, STALLED}
     )
-    findings = (summary[0], *kept, *summary[1:])
-    return service.status.model_copy(
+    findings = (Finding(READY, False, finding.reason, finding.message), *kept, finding)
+    final = finding.type == STALLED
+    return last.model_copy(
         update={
             "phase": ServicePhase.FAILED if final else ServicePhase.STARTING,
-            "observed_generation": service.generation,
-            "conditions": _conditions(service, findings, now),
+            "observed_generation": generation,
+            "conditions": derive_conditions(
+                last.conditions, findings, generation=generation, now=now
+            ),
         }
     )
-
-
-def _conditions(
-    service: Service, findings: tuple[Finding, ...], now: datetime
-) -> tuple[Condition, ...]:
-    previous = service.status.conditions
-    return derive_conditions(previous, findings, generation=service.generation, now=now)
 
 
 def _first(summary: Summary, type_: str) -> Finding:
