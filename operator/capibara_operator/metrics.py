@@ -249,3 +249,49 @@ def forget_provider(provider: str) -> None:
     """Publish a provider no more."""
     with suppress(KeyError):
         _PROVIDER_READY.remove(provider)
+
+# --- Runs ----------------------------------------------------------------------------------------
+
+RUNS_FINISHED: Final = Counter(
+    "capibara_sandboxrun_finished_total",
+    "Runs that ended, by phase and reason.",
+    ("phase", "reason"),
+)
+RUN_STAGE_SECONDS: Final = Histogram(
+    "capibara_sandboxrun_stage_duration_seconds",
+    "Time per stage of a run: queued, create, upload, execute, collect.",
+    ("stage",),
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+RUN_FAULTS: Final = Counter(
+    "capibara_sandboxrun_provider_faults_total",
+    "Calls to providers that failed while working on runs, by action and fault.",
+    ("action", "fault"),
+)
+RUN_STREAM_RECONNECTS: Final = Counter(
+    "capibara_sandboxrun_stream_reconnects_total",
+    "How often the connection to a job's log was made again.",
+)
+RUN_STREAMS: Final = Gauge(
+    "capibara_sandboxrun_streams",
+    "Jobs whose log is being followed.",
+)
+SLOTS_HELD: Final = Gauge(
+    "capibara_provider_slots_held",
+    "Runs that have, or are about to have, a sandbox, by provider.",
+    ("provider",),
+)
+SLOTS_WAITING: Final = Gauge(
+    "capibara_provider_slots_waiting",
+    "Runs that wait for a sandbox, by provider.",
+    ("provider",),
+)
+SANDBOXES_REAPED: Final = Counter(
+    "capibara_provider_sandboxes_reaped_total",
+    "Leftover sandboxes that the orphan sweep destroyed, by provider.",
+    ("provider",),
+)
+RUNS_EXPIRED: Final = Counter(
+    "capibara_sandboxrun_expired_total",
+    "Runs that were deleted because their time to live was over.",
+)

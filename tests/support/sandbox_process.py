@@ -38,8 +38,8 @@ class Sandbox:
         command = follow_command(key, offset)
         command = command.replace(DIRECTORY, str(self.home / ".capibara"))
         command = command.replace("python3", sys.executable).replace(
-            "from runner.follow", f"import runner.kernel; runner.kernel.PORT = {self.port}; "
-            "from runner.follow"
+            "from runner.follow",
+            f"import runner.kernel; runner.kernel.PORT = {self.port}; from runner.follow",
         )
         return await asyncio.create_subprocess_exec(
             "bash", "-c", command,

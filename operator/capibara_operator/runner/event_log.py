@@ -25,8 +25,9 @@ class EventLog:
         with open(self._reserve, "wb") as reserve:
             reserve.write(b"\0" * RESERVE_BYTES)
         self._seq = 0
-        self._left = {"output": limits["output"], "displays": limits["displays"]}
-        self._artifact_bytes = limits["artifacts"]
+        self._left: dict[str | None, int] = {
+            budget: limits[budget] for budget in ("output", "displays", "artifacts")
+        }
         self._bytes = {"stdout": 0, "stderr": 0}
         self._skipped = {"stdout": 0, "stderr": 0}
         self._tail = {"stdout": "", "stderr": ""}
@@ -63,20 +64,20 @@ class EventLog:
     def artifact(self, path: str, directory: str) -> None:
         """Append one file, or the reason why it cannot be had."""
         where = os.path.join(directory, os.path.expanduser(path))
-        limit = min(self._limits["artifact"], self._artifact_bytes)
         try:
-            data, size = _read_file(where, limit)
+            data, size = _read_file(where, self._limits["artifact"])
         except OSError as error:
             problem = os.strerror(error.errno) if error.errno else str(error)
             self.append("artifact", path=path, size=0, sha256="", problem=problem)
             return
-        if data is None:
-            problem = f"larger than the {limit} bytes that are left of the limit"
-            self.append("artifact", path=path, size=size, sha256="", problem=problem)
-            return
-        self._artifact_bytes -= size
-        digest, text = hashlib.sha256(data).hexdigest(), base64.b64encode(data).decode("ascii")
-        self.append("artifact", path=path, size=size, sha256=digest, data=text)
+        problem = f"larger than the limit of {self._limits['artifact']} bytes"
+        if data is not None:
+            digest, text = hashlib.sha256(data).hexdigest(), base64.b64encode(data).decode("ascii")
+            fields = {"path": path, "size": size, "sha256": digest, "data": text}
+            if self._write("artifact", fields, "artifacts"):
+                return
+            problem = f"the artifacts together are over {self._limits['artifacts']} bytes in base64"
+        self.append("artifact", path=path, size=size, sha256="", problem=problem)
 
     def close(self, **fields: Any) -> None:
         """Append what was kept of skipped output, then the exit record."""
@@ -94,36 +95,39 @@ class EventLog:
         )
 
     def _write(self, kind: str, fields: dict[str, Any], budget: str | None) -> bool:
+        """Append a record; False when its budget or the disk has no room for it.
+
+        A record without a budget may use the reserve: it says how the job ended.
+        """
         record = {"type": kind, "seq": self._seq}
         record.update(fields)
         line = json.dumps(record).encode("ascii") + b"\n"
-        if len(line) > self._limits["line"]:
+        if len(line) > min(self._limits["line"], self._left.get(budget, len(line))):
             return False
-        if budget is not None:
-            if len(line) > self._left[budget]:
+        try:
+            self._append_line(line)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._left = dict.fromkeys(self._left, 0)
+            if budget is not None:
                 return False
+            os.unlink(self._reserve)
+            self._append_line(line)
+        if budget is not None:
             self._left[budget] -= len(line)
-        self._append_line(line)
         self._seq += 1
         return True
 
     def _append_line(self, line: bytes) -> None:
         start = os.fstat(self._file).st_size
         try:
-            self._write_whole(line)
-        except OSError as error:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError:
             os.ftruncate(self._file, start)
-            if error.errno != errno.ENOSPC or not os.path.exists(self._reserve):
-                raise
-            # The job filled the disk: room for the records that say how it ended.
-            os.unlink(self._reserve)
-            self._left = {"output": 0, "displays": 0}
-            self._write_whole(line)
-
-    def _write_whole(self, line: bytes) -> None:
-        written = 0
-        while written < len(line):
-            written += os.write(self._file, line[written:])
+            raise
 
 
 def _display(data: dict[str, str], main: bool, omitted: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import threading
 from typing import Any
 
@@ -61,6 +62,9 @@ def interpreter_answers() -> bool:
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.client.OK
+    except socket.timeout:
+        # It listens: `/execute` waits until its kernel is up, and the deadline bounds that.
+        return connection.sock is not None
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -43,19 +43,21 @@ __all__ = [
     "Started",
     "follow_command",
     "job_files",
+    "parse_record",
 ]
 
 DIRECTORY: Final = "/home/user/.capibara"
 EXIT_LOCKED: Final = 75
 """Exit code of the follow command when another key holds the sandbox's start lock."""
 
+# In bytes of the log, where binary data is base64; an artifact's own limit is the file's size.
 MAX_LINE_BYTES: Final = 1_500_000
 MAX_LOG_BYTES: Final = 24 * 2**20
 MAX_OUTPUT_BYTES: Final = 8 * 2**20
 MAX_DISPLAY_BYTES: Final = 2**20
 MAX_DISPLAYS_BYTES: Final = 8 * 2**20
 MAX_ARTIFACT_BYTES: Final = 512 * 2**10
-MAX_ARTIFACTS_BYTES: Final = 4 * 2**20
+MAX_ARTIFACTS_BYTES: Final = 6 * 2**20
 TAIL_BYTES: Final = 4 * 2**10
 _BOOTSTRAP: Final = (
     f'import sys; sys.path.insert(0, "{DIRECTORY}"); '

@@ -134,7 +134,7 @@ def _started(seq: int, fields: Mapping[str, Any]) -> Started:
 
 def _output(seq: int, fields: Mapping[str, Any]) -> Output:
     stream = fields.get("stream")
-    if stream not in {"stdout", "stderr"}:
+    if stream not in ("stdout", "stderr"):
         raise ProtocolError("an output record names no stream")
     return Output(seq, stream, _text(fields, "text"), _integer(fields, "skipped", default=0))
 
@@ -229,8 +229,10 @@ def _integer(fields: Mapping[str, Any], name: str, *, default: int | None = None
 
 def _number(fields: Mapping[str, Any], name: str) -> float:
     value = fields.get(name)
-    if type(value) not in {int, float} or not math.isfinite(value) or not 0 <= value <= _MAX_COUNT:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ProtocolError("a log line lacks a number that it needs")
+    if not math.isfinite(value) or not 0 <= value <= _MAX_COUNT:
+        raise ProtocolError("a number in a log line is out of range")
     return float(value)
 
 
