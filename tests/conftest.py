@@ -17,6 +17,8 @@ from capibara_devcluster import clusters, files
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.options import Options, Profile, Provider
 
+pytest_plugins = ["plugins.sandboxd"]
+
 _KUBECTL_TIMEOUT_SECONDS = 60
 _SHARED_NAME = "tests"
 

@@ -1,0 +1,1 @@
+"""Namespaces, cgroups and the file system of a sandbox."""
