@@ -44,22 +44,30 @@ class CreateSandbox:
 
 @dataclass(frozen=True, slots=True)
 class WriteStatus:
-    """Store a status. ``claim``: only if the run is as it was read (first lock of two).
+    """Store a status, only if the run is still as it was read: that makes a claim a lock.
 
     ``omissions`` say in words what of the output was left out.
     """
 
     status: SandboxRunStatus
-    claim: bool = False
     omissions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class InspectSandbox:
-    """Ask the provider how the claimed sandbox is, and the sandbox whether the code started."""
+    """Ask the provider how the claimed sandbox is."""
 
     provider: str
     sandbox_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckStarted:
+    """Ask the sandbox which job holds its start lock, if any."""
+
+    provider: str
+    sandbox_id: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,7 @@ Action = (
     | CreateSandbox
     | WriteStatus
     | InspectSandbox
+    | CheckStarted
     | ExtendSandbox
     | UploadJob
     | Follow

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from capibara_operator.api.run import MAX_ATTEMPTS, RunReason
 from capibara_operator.core.runs.actions import (
     Action,
+    CheckStarted,
     ExtendSandbox,
     Follow,
     InspectSandbox,
@@ -74,6 +75,8 @@ def _next_actions(  # noqa: PLR0911 - one return for each step of the sequence
     needed = deadline + 2 * int(timing.collect_grace)
     if seen.inspected is not None and _too_short(run, seen.inspected, needed):
         return (ExtendSandbox(provider, mine, needed),)
+    if seen.started is Started.UNKNOWN:
+        return (CheckStarted(provider, mine, run.job_key),)
     if seen.started is Started.NO:
         if seen.inputs is None:
             return (ReadInputs(),)
@@ -111,7 +114,7 @@ def _gone(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
             "The operator creates another one."
         )
         status = retried(run, reason=RunReason.SANDBOX_LOST, message=message, now=now)
-        return Plan((WriteStatus(status, claim=True),))
+        return Plan((WriteStatus(status),))
     why = f"sandbox {run.status.sandbox_id} vanished at its provider"
     return finish(run, seen, lost(why), now)
 

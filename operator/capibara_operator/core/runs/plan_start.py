@@ -28,6 +28,7 @@ from capibara_operator.core.runs.timing import Timing
 from capibara_operator.core.runs.verdict import cancelled
 
 _INPUT_POLL_SECONDS = 2.0
+_SLOW_REASONS = frozenset({RunReason.TEMPLATE_NOT_READY, RunReason.PROVIDER_UNREACHABLE})
 
 
 def plan_start(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
@@ -67,7 +68,7 @@ def _plan_sandbox(
     if earlier:
         return Plan(tuple(KillSandbox(provider.name, each.sandbox_id) for each in earlier))
     if living:
-        return Plan((WriteStatus(claimed(run, seen, _oldest(living), now), claim=True),))
+        return Plan((WriteStatus(claimed(run, seen, _oldest(living), now)),))
     if seen.inputs is None:
         return Plan((ReadInputs(),))
     if isinstance(seen.inputs, Refused):
@@ -124,7 +125,9 @@ def _refused(run: Run, seen: Seen, refusal: Refused, now: datetime, timing: Timi
         return fail(run, seen, refusal.reason, refusal.message, now)
     if now >= until:
         message = f"{refusal.message} The operator waited for it until {_clock(until)}."
-        return fail(run, seen, refusal.reason, message, now)
+        late = refusal is seen.inputs or refusal.reason is RunReason.PROVIDER_UNREACHABLE
+        reason = RunReason.START_DEADLINE_EXCEEDED if late else refusal.reason
+        return fail(run, seen, reason, message, now)
     status = waiting(
         run,
         seen,
@@ -138,7 +141,7 @@ def _refused(run: Run, seen: Seen, refusal: Refused, now: datetime, timing: Timi
 
 
 def _patience(seen: Seen, refusal: Refused, timing: Timing) -> float:
-    slow = refusal is seen.inputs or refusal.reason is RunReason.TEMPLATE_NOT_READY
+    slow = refusal is seen.inputs or refusal.reason in _SLOW_REASONS
     return timing.start_deadline if slow else timing.reference_grace
 
 

@@ -1,7 +1,7 @@
 """What the operator knows about a run beside the object itself: the planner's other input."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -105,6 +105,10 @@ class Stages:
     queued: int | None = None
     create: int | None = None
     upload: int | None = None
+
+    def with_queued(self, milliseconds: int) -> "Stages":
+        """The same, with the time in the queue."""
+        return replace(self, queued=milliseconds)
 
 
 @dataclass(frozen=True, slots=True)
