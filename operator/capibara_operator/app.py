@@ -100,9 +100,7 @@ class Operator:
         comparing = compare_all(kube, parts.feeds, seconds=self._settings.resync_seconds)
         self._start("compare", comparing)
         self._stage = "opening the watches"
-        self._watches = watches = Watches(
-            parts.feeds, session, namespaces=self._settings.watch_namespaces
-        )
+        self._watches = watches = Watches(parts.feeds, session, namespaces=parts.namespaces)
         self._start("kopf", watches.run())
         await _first(watches.wait_open(), *self._tasks)
         # Kopf has put its own signal handlers in place; ours drain before they stop it.

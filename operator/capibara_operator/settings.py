@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 15.0
     """How long work under way may go on after SIGTERM; keep it below the pod's grace period."""
 
+    def served_namespaces(self, operator_namespace: str) -> tuple[str, ...]:
+        """The namespaces to list and watch; none means all."""
+        if not self.watch_namespaces:
+            return ()
+        return tuple(dict.fromkeys((*self.watch_namespaces, operator_namespace)))
+
     @property
     def bind_host(self) -> str:
         """The host part of ``metrics_bind_address``; empty means all addresses."""

@@ -28,6 +28,7 @@ class Parts:
     """Everything that ``app`` starts and stops."""
 
     feeds: Sequence[Feed]
+    namespaces: Sequence[str] = ()
     controllers: Sequence[Controller] = ()
     backgrounds: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = ()
     closers: Sequence[tuple[str, Callable[[], Awaitable[None]]]] = ()
@@ -42,7 +43,7 @@ async def build(
     def ignore(_: Manifest) -> None:
         return
 
-    namespaces = settings.watch_namespaces
+    namespaces = settings.served_namespaces(namespace)
     feeds = [
         Feed(SANDBOX_TEMPLATES, ignore, namespaces=namespaces),
         Feed(SANDBOX_PROVIDERS, ignore),
@@ -51,4 +52,4 @@ async def build(
         Feed(DEPLOYMENTS, ignore, _OWNED, namespaces),
         Feed(PODS, ignore, _OWNED, namespaces),
     ]
-    return Parts(feeds)
+    return Parts(feeds, namespaces)
