@@ -13,7 +13,7 @@ from capibara_operator.core.runs import python_code, shell_code, signals
 MAX_EVIDENCE: Final = 8
 _MAX_EVIDENCE_LENGTH: Final = 120
 _LEAST_SCORE: Final = 2
-_HINT_WEIGHT: Final = 5
+_HINT_WEIGHT: Final = 4
 _QUICK_WEIGHT: Final = 2
 _DOUBT: Final = 2
 _SHELLS: Final = frozenset({"bash", "sh", "dash", "zsh"})
@@ -38,6 +38,9 @@ class _Scores:
     def add(self, task: TaskType, weight: int, why: str) -> None:
         self.by_task[task] += weight
         self.evidence.append((weight, task, why))
+
+    def has(self, task: TaskType, why: str) -> bool:
+        return any((known, reason) == (task, why) for _, known, reason in self.evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ def detect_task(spec: SandboxRunSpec, hints: Sequence[Hints] = ()) -> Detection:
     for hint in hints:
         hit = matched_hint(script, hint)
         for task in hint.task_types if hit else ():
-            scores.add(task, _HINT_WEIGHT, f"template {hint.source}: {hit}")
+            if not scores.has(task, hit):
+                scores.add(task, _HINT_WEIGHT, f"template {hint.source}: {hit}")
     return _decide(scores)
 
 
@@ -117,13 +121,13 @@ def _in_order(parts: Iterable[str], line: str) -> bool:
 
 def _score_python(text: str, scores: _Scores) -> None:
     code = python_code.read(text)
-    learning = False
     for module in code.modules:
         known, signal = _lookup(module, signals.IMPORTS)
         if signal is not None:
             scores.add(*signal, f"imports {known}")
-            learning |= signal[0] is TaskType.MACHINE_LEARNING
-    for call in code.calls:
+    learning = TaskType.MACHINE_LEARNING in scores.by_task
+    # Names such as show and fit say something only beside a library that has them.
+    for call in code.calls if scores.by_task else ():
         if call in signals.CALLS:
             scores.add(*signals.CALLS[call], f"calls {call}()")
     trained = sorted(signals.TRAINING_CALLS.intersection(code.calls))
