@@ -6,6 +6,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from capibara_operator.core.services.probing import parse_overrides
+
 _PREFIX: Final = "CAPIBARA_"
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -31,6 +33,11 @@ def _address(value: str) -> str:
         raise ValueError("must be HOST:PORT or :PORT, e.g. :8080 or 127.0.0.1:8080")
     if host.startswith("[") != host.endswith("]"):
         raise ValueError("an IPv6 address must stand in brackets, e.g. [::1]:8080")
+    return value
+
+
+def _overrides(value: str) -> str:
+    parse_overrides(value)
     return value
 
 
@@ -70,6 +77,10 @@ class Settings(BaseSettings):
     """How often the memory is compared with a list of the API server."""
     drain_seconds: Seconds = 15.0
     """How long work under way may go on after SIGTERM; keep it below the pod's grace period."""
+
+    probe_address_overrides: Annotated[str, AfterValidator(_overrides)] = ""
+    """Where the endpoints of services are probed instead of at their pods, for an operator that
+    runs outside of the pod network: NAMESPACE/SERVICE:PORT=IP:PORT, comma-separated."""
 
     def served_namespaces(self, operator_namespace: str) -> tuple[str, ...]:
         """The namespaces to list and watch; none means all."""

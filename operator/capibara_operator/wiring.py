@@ -2,16 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from capibara_operator.adapters.status_server import Check
-from capibara_operator.api.common import OPEN_SELECTOR, OPERATOR_NAME
+from capibara_operator.api.common import OPEN_SELECTOR
 from capibara_operator.ports.clock import Clock
 from capibara_operator.ports.kube import KubeAPI, Manifest, Recorder
 from capibara_operator.ports.resources import (
-    CAPIBARA_SERVICES,
-    DEPLOYMENTS,
-    PODS,
     SANDBOX_PROVIDERS,
     SANDBOX_RUNS,
     SANDBOX_TEMPLATES,
@@ -19,8 +16,7 @@ from capibara_operator.ports.resources import (
 from capibara_operator.runtime.controller import Controller
 from capibara_operator.runtime.feed import Feed
 from capibara_operator.settings import Settings
-
-_OWNED: Final = f"app.kubernetes.io/managed-by={OPERATOR_NAME}"
+from capibara_operator.wiring_services import build_services
 
 
 @dataclass(slots=True)
@@ -48,8 +44,14 @@ async def build(
         Feed(SANDBOX_TEMPLATES, ignore, namespaces=namespaces),
         Feed(SANDBOX_PROVIDERS, ignore),
         Feed(SANDBOX_RUNS, ignore, OPEN_SELECTOR, namespaces),
-        Feed(CAPIBARA_SERVICES, ignore, namespaces=namespaces),
-        Feed(DEPLOYMENTS, ignore, _OWNED, namespaces),
-        Feed(PODS, ignore, _OWNED, namespaces),
     ]
-    return Parts(feeds, namespaces)
+    services = build_services(
+        settings=settings, kube=kube, recorder=recorder, clock=clock, namespaces=namespaces
+    )
+    return Parts(
+        [*feeds, *services.feeds],
+        namespaces,
+        controllers=[services.controller],
+        backgrounds=[("prober", services.prober.run)],
+        closers=[("prober", services.prober.aclose)],
+    )
