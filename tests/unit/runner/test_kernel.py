@@ -21,8 +21,9 @@ END = {"type": "end_of_execution"}
 async def run(home: Path, events: list[Any], **fields: Any) -> tuple[list[Record], CodeInterpreter]:
     pid = fields.pop("pid", 0)
     with CodeInterpreter(events, pid=pid) as interpreter:
-        job = Job(**({"key": "uid-1", "code": "x", "deadline_seconds": 20.0} | fields))
-        return await Sandbox(home, interpreter.port).run(job), interpreter
+        defaults: dict[str, Any] = {"key": "uid-1", "code": "x", "deadline_seconds": 20.0}
+        records = await Sandbox(home, interpreter.port).run(Job(**(defaults | fields)))
+    return records, interpreter
 
 
 async def test_settings_go_by_a_file_and_never_in_code(tmp_path: Path) -> None:

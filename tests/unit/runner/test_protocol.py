@@ -124,6 +124,7 @@ def test_artifact() -> None:
         line(**ARTIFACT | {"path": ""}),
         "x" * (MAX_LINE_BYTES + 1),
     ],
+    ids=lambda garbage: f"{len(garbage)}:{garbage[:40].strip()}",
 )
 def test_garbage_is_refused(garbage: str) -> None:
     with pytest.raises(ProtocolError):
