@@ -15,6 +15,8 @@ from capibara_operator.adapters.kube_session import KubeSession, LoginError, con
 from capibara_operator.adapters.status_server import EventLoopLag, StatusServer
 from capibara_operator.handlers.watching import Watches
 from capibara_operator.ports.clock import SystemClock
+from capibara_operator.ports.kube import Key, KubeError
+from capibara_operator.ports.resources import NAMESPACES
 from capibara_operator.runtime.feed import compare_all
 from capibara_operator.settings import Settings
 from capibara_operator.version import VERSION
@@ -22,7 +24,9 @@ from capibara_operator.version import VERSION
 _logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS: Final = 3.0
-_KOPF_EXIT_SECONDS: Final = 5.0
+_EXIT_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 2.0
+_DEFAULT_NAMESPACE: Final = "capibara-system"
 _GC_THRESHOLDS: Final = (50_000, 20, 20)
 
 
@@ -41,7 +45,7 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self.stop = asyncio.Event()
         self._settings = settings
-        self._stage = "starting"
+        self._stage = "logging in to the API server"
         self._tasks: list[asyncio.Task[None]] = []
         self._watches: Watches | None = None
         self._parts: wiring.Parts | None = None
@@ -81,16 +85,32 @@ class Operator:
         self._start("events", recorder.run())
         stack.push_async_callback(recorder.flush, seconds=_FLUSH_SECONDS)
         _logger.info("logged in", extra={"server": session.server, "version": VERSION})
-        self._parts = parts = await wiring.build(
+        namespace = settings.operator_namespace or own_namespace() or _DEFAULT_NAMESPACE
+        context = wiring.Context(
             settings=settings,
             kube=kube,
             recorder=recorder,
             clock=SystemClock(),
-            namespace=settings.operator_namespace or own_namespace() or "capibara-system",
+            operator_namespace=namespace,
+            cluster=f"{settings.cluster_id or await self._cluster_id(kube)}-{settings.install_id}",
         )
+        self._parts = parts = wiring.build(context)
         self._stage = "listing"
         await asyncio.gather(*(feed.fill(kube) for feed in parts.feeds))
         await self._serve(parts, kube, session)
+
+    async def _cluster_id(self, kube: KubeClient) -> str:
+        """The UID of the namespace kube-system; tries until it can be read."""
+        while True:
+            try:
+                found = await kube.get(NAMESPACES, Key("", "kube-system"))
+            except KubeError as error:
+                advice = "grant get on namespaces or set CAPIBARA_CLUSTER_ID"
+                self._stage = f"reading the UID of the namespace kube-system: {error}; {advice}"
+                _logger.warning("cannot start yet, will retry", extra={"error": self._stage})
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return str((found or {}).get("metadata", {}).get("uid", "unknown"))
 
     async def _serve(self, parts: wiring.Parts, kube: KubeClient, session: KubeSession) -> None:
         for controller in parts.controllers:
@@ -117,14 +137,13 @@ class Operator:
 
     def _unready(self) -> Sequence[str]:
         if self._parts is None:
-            return (f"{self._stage}: not logged in to the API server yet",)
+            return (self._stage,)
         lines = [
             f"the list of {feed.resource.plural} is missing: {feed.problem}"
             for feed in self._parts.feeds
             if feed.problem
         ]
         lines += self._watches.missing() if self._watches else ()
-        lines += [line for check in self._parts.readiness for line in check()]
         if self._stage and not lines:
             lines.append(self._stage)
         return lines
@@ -138,15 +157,15 @@ class Operator:
             controller.close()
         names = {controller.name for controller in controllers}
         await self._await_end(names, self._settings.drain_seconds)
-        for _, aclose in self._parts.closers if self._parts else ():
+        for aclose in self._parts.closers if self._parts else ():
             try:
-                async with asyncio.timeout(_KOPF_EXIT_SECONDS):
+                async with asyncio.timeout(_EXIT_SECONDS):
                     await aclose()
             except Exception:
                 _logger.exception("a part does not stop cleanly")
         if self._watches:
             self._watches.stop()
-        await self._await_end({"kopf"}, _KOPF_EXIT_SECONDS)
+        await self._await_end({"kopf"}, _EXIT_SECONDS)
         rest = [task for task in self._tasks if task.get_name() != "events"]
         for task in rest:
             task.cancel()
