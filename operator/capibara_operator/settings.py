@@ -1,9 +1,7 @@
 """What an administrator may set: environment variables ``CAPIBARA_*``."""
 
-import re
 import socket
-from ipaddress import ip_address
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -41,33 +39,6 @@ def _address(value: str) -> str:
 def _overrides(value: str) -> str:
     parse_overrides(value)
     return value
-
-
-class ProbeOverride(NamedTuple):
-    """Where to probe a port of a service instead of at its pods."""
-
-    namespace: str
-    service: str
-    port: int
-    ip: str
-    to_port: int
-
-
-def _overrides(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(_override(part) for part in value.split(",") if part.strip())
-
-
-def _override(text: str) -> ProbeOverride:
-    found = re.fullmatch(r"([^/\s]+)/([^:\s]+):(\d+)=\[?([0-9a-fA-F.:]+?)\]?:(\d+)", text.strip())
-    if found is None:
-        raise ValueError(
-            "must be NAMESPACE/SERVICE:PORT=IP:PORT, comma-separated, "
-            "e.g. default/backend:8000=127.0.0.1:18000"
-        )
-    namespace, service, port, ip, to_port = found.groups()
-    return ProbeOverride(namespace, service, int(port), str(ip_address(ip)), int(to_port))
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -116,12 +87,6 @@ class Settings(BaseSettings):
         if not self.watch_namespaces:
             return ()
         return tuple(dict.fromkeys((*self.watch_namespaces, operator_namespace)))
-
-    probe_overrides: Annotated[
-        tuple[ProbeOverride, ...], NoDecode, BeforeValidator(_overrides)
-    ] = ()
-    """For an operator that cannot reach pod addresses (outside of the cluster, simulated nodes):
-    ``NAMESPACE/SERVICE:PORT=IP:PORT``, comma-separated."""
 
     @property
     def bind_host(self) -> str:

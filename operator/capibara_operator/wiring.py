@@ -2,28 +2,20 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from capibara_operator.adapters.e2b import E2BSandboxes
-from capibara_operator.adapters.prober import Prober
-from capibara_operator.api.common import OPEN_SELECTOR, OPERATOR_NAME
+from capibara_operator.api.common import OPEN_SELECTOR
 from capibara_operator.controllers.connections import Connections
 from capibara_operator.controllers.providers import ProviderReconciler
 from capibara_operator.controllers.runs import Catalogue, ExpirySweep, OrphanSweep, RunReconciler
-from capibara_operator.controllers.services.reconciler import ServiceReconciler
-from capibara_operator.controllers.services.setup import ServiceFeeds
 from capibara_operator.controllers.templates import TemplateReconciler
-from capibara_operator.core.services.probing import Address
 from capibara_operator.ports.clock import Clock
 from capibara_operator.ports.kube import Key, KubeAPI, Manifest, Recorder
 from capibara_operator.ports.resources import (
-    CAPIBARA_SERVICES,
-    DEPLOYMENTS,
-    PODS,
     SANDBOX_PROVIDERS,
     SANDBOX_RUNS,
     SANDBOX_TEMPLATES,
-    SERVICES,
 )
 from capibara_operator.ports.sandboxes import Endpoint
 from capibara_operator.runtime.controller import Controller
@@ -31,8 +23,7 @@ from capibara_operator.runtime.feed import Feed
 from capibara_operator.runtime.store import Store, key_of
 from capibara_operator.runtime.workqueue import WorkQueue
 from capibara_operator.settings import Settings
-
-_OWNED: Final = f"app.kubernetes.io/managed-by={OPERATOR_NAME}"
+from capibara_operator.wiring_services import build_services
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 Closer = Callable[[], Awaitable[None]]
@@ -166,31 +157,17 @@ def _add_catalogue(
 
 
 def _add_services(parts: Parts, context: Context) -> None:
-    feeds = ServiceFeeds(
-        services=Feed(CAPIBARA_SERVICES, _ignore, namespaces=parts.namespaces),
-        deployments=Feed(DEPLOYMENTS, _ignore, _OWNED, parts.namespaces),
-        fronts=Feed(SERVICES, _ignore, _OWNED, parts.namespaces),
-        pods=Feed(PODS, _ignore, _OWNED, parts.namespaces),
-    )
-    overrides = {
-        (each.namespace, each.service, each.port): Address(each.ip, each.to_port)
-        for each in context.settings.probe_overrides
-    }
-    prober = Prober(context.clock, overrides=overrides)
-    reconciler = ServiceReconciler(
-        stores=feeds.stores(),
+    services = build_services(
+        settings=context.settings,
         kube=context.kube,
         recorder=context.recorder,
         clock=context.clock,
-        prober=prober,
+        namespaces=parts.namespaces,
     )
-    workers = context.settings.service_workers
-    controller = Controller("capibaraservice", reconciler, workers=workers)
-    feeds.wake(reconciler, controller)
-    parts.feeds += [feeds.services, feeds.deployments, feeds.fronts, feeds.pods]
-    parts.controllers.append(controller)
-    parts.backgrounds.append(("prober", prober.run))
-    parts.closers.append(prober.aclose)
+    parts.feeds += services.feeds
+    parts.controllers.append(services.controller)
+    parts.backgrounds.append(("prober", services.prober.run))
+    parts.closers.append(services.prober.aclose)
 
 
 def _connect(provider: str, endpoint: Endpoint) -> E2BSandboxes:
