@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import errno
-import hashlib
 import json
 import os
 import stat
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PIECE_CHARS = 1 << 16
 RESERVE_BYTES = 1 << 16
@@ -72,7 +74,10 @@ class EventLog:
             return
         problem = f"larger than the limit of {self._limits['artifact']} bytes"
         if data is not None:
-            digest, text = hashlib.sha256(data).hexdigest(), base64.b64encode(data).decode("ascii")
+            import hashlib  # noqa: PLC0415 - slow to import, and seldom needed
+
+            digest = hashlib.sha256(data).hexdigest()
+            text = binascii.b2a_base64(data, newline=False).decode("ascii")
             fields = {"path": path, "size": size, "sha256": digest, "data": text}
             if self._write("artifact", fields, "artifacts"):
                 return

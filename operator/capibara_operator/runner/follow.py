@@ -21,6 +21,8 @@ EXIT_LOCKED = 75
 CHUNK_BYTES = 1 << 18
 SHORTEST_WAIT_SECONDS = 0.002
 LONGEST_WAIT_SECONDS = 0.05
+EAGER_WAIT_SECONDS = 0.008
+EAGER_SECONDS = 1.0
 
 
 class Paths:
@@ -101,7 +103,7 @@ def follow(paths: Paths, key: str, offset: int) -> int:
     _print(b'{"capibara":1,"key":%s,"from":%d}\n' % (json.dumps(key).encode("ascii"), offset))
     if log is not None:
         os.lseek(log, offset, os.SEEK_SET)
-    rest, wait = b"", SHORTEST_WAIT_SECONDS
+    rest, wait, began = b"", SHORTEST_WAIT_SECONDS, time.monotonic()
     while True:
         # Asked before the log is read: what the worker wrote before it ended is then seen.
         alive = _worker_lives(paths)
@@ -116,7 +118,8 @@ def follow(paths: Paths, key: str, offset: int) -> int:
             wait = SHORTEST_WAIT_SECONDS
         elif alive:
             time.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+            eager = time.monotonic() - began < EAGER_SECONDS
+            wait = min(2 * wait, EAGER_WAIT_SECONDS if eager else LONGEST_WAIT_SECONDS)
         else:
             return _conclude(paths)
 

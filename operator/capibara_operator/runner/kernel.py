@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import queue
 import signal
 import socket
 import threading
-from typing import Any
 
-from .event_log import EventLog
+from .httpline import BadAnswerError, Exchange
 from .outcome import Failure, Outcome, Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .event_log import EventLog
 
 HOST, PORT = "127.0.0.1", 49999
 HEALTH_SECONDS = 2.0
@@ -58,17 +62,15 @@ del _capibara
 
 def interpreter_answers() -> bool:
     """Whether a code interpreter listens in this sandbox."""
-    connection = http.client.HTTPConnection(HOST, PORT, timeout=HEALTH_SECONDS)
     try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
+        exchange = Exchange((HOST, PORT), "GET /health", b"", HEALTH_SECONDS)
     except socket.timeout:
         # It listens: `/execute` waits until its kernel is up, and the deadline bounds that.
-        return connection.sock is not None
-    except (OSError, http.client.HTTPException):
+        return True
+    except (OSError, BadAnswerError):
         return False
-    finally:
-        connection.close()
+    exchange.close()
+    return exchange.status == 200
 
 
 def run_in_kernel(code: str, settings_path: str, log: EventLog, stop: Stop) -> Outcome:
@@ -114,25 +116,22 @@ class _Execution:
             self._handle(event)
 
     def _read(self) -> None:
-        connection = http.client.HTTPConnection(HOST, PORT)
         try:
-            body = json.dumps({"code": self._code})
-            connection.request("POST", "/execute", body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            if response.status != http.client.OK:
-                text = response.read(4096).decode("utf-8", "replace")
-                self._events.put(_error("InterpreterError", f"{response.status} {text}"))
+            body = json.dumps({"code": self._code}).encode("ascii")
+            exchange = Exchange((HOST, PORT), "POST /execute", body, None)
+            if exchange.status != 200:
+                text = b"\n".join(exchange.lines()).decode("utf-8", "replace")
+                self._events.put(_error("InterpreterError", f"{exchange.status} {text}"))
                 self._complete = True
                 return
-            for line in response:
+            for line in exchange.lines():
                 if line.strip():
                     self._events.put(json.loads(line))
-        except (OSError, ValueError, http.client.HTTPException):
+        except (OSError, ValueError, BadAnswerError):
             # An answer that breaks off means a lost kernel: `_outcome` says so.
             return
         finally:
             self._events.put(None)
-            connection.close()
 
     def _handle(self, event: dict[str, Any]) -> None:
         kind = event.get("type")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TRACEBACK_CHARS = 1 << 16
 
 
-@dataclass(frozen=True)
 class Failure:
     """The exception that ended the code."""
 
-    name: str
-    value: str
-    traceback: str
+    def __init__(self, name: str, value: str, traceback: str) -> None:
+        self.name = name
+        self.value = value
+        self.traceback = traceback
 
     def fields(self) -> dict[str, str]:
         """As fields of an error record, bounded."""
@@ -27,13 +29,13 @@ class Failure:
         }
 
 
-@dataclass(frozen=True)
 class Outcome:
     """``killed`` means: ended from outside, as the out-of-memory killer does it."""
 
-    code: int
-    failure: Failure | None = None
-    killed: bool = False
+    def __init__(self, code: int, failure: Failure | None = None, killed: bool = False) -> None:
+        self.code = code
+        self.failure = failure
+        self.killed = killed
 
 
 class Stop:

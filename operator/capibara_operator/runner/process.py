@@ -9,14 +9,17 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from typing import Any
 
 from .outcome import Failure, Outcome, Stop
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 READ_BYTES = 1 << 16
 TICK_SECONDS = 0.05
-COALESCE_SECONDS = 0.02
+COALESCE_SECONDS = 0.01
 DRAIN_SECONDS = 0.5
 TAIL_CHARS = 1 << 14
 _LAST_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?\Z", re.DOTALL | re.MULTILINE)
@@ -38,12 +41,14 @@ def run_process(
         return Outcome(127 if isinstance(error, FileNotFoundError) else 126)
     pump = _Pump(process, output)
     drain_until: float | None = None
-    while process.poll() is None or (pump.open and time.monotonic() < (drain_until or 0)):
+    while drain_until is None or (pump.open and time.monotonic() < drain_until):
         number = stop.next_signal()
         if number is not None:
             _signal_group(process, number)
+        # Asked before the pipes are read: what it wrote before it ended is then seen.
+        ended = process.poll() is not None
         pump.turn()
-        if drain_until is None and process.poll() is not None:
+        if ended and drain_until is None:
             # Children left in the background may hold the pipes open for ever.
             drain_until = time.monotonic() + DRAIN_SECONDS
     if stop.reason:

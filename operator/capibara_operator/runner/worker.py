@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import time
-import traceback
-from typing import Any
 
 from .event_log import EventLog
-from .kernel import interpreter_answers, run_in_kernel
 from .memory import oom_kills
 from .outcome import Outcome, Stop
-from .process import run_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def work(job_path: str, log_path: str) -> None:
@@ -39,8 +39,11 @@ def work(job_path: str, log_path: str) -> None:
         oom = base is not None and now is not None and now > base
         reason, code = _verdict(outcome, stop, oom)
     except Exception:  # noqa: BLE001 - whatever it was, the log must end
-        traceback.print_exc(file=sys.stderr)
-        log.output("stderr", "capibara: the runner failed\n" + traceback.format_exc())
+        import traceback  # noqa: PLC0415
+
+        text = "capibara: the runner failed\n" + traceback.format_exc()
+        sys.stderr.write(text)
+        log.output("stderr", text)
         reason, code, oom = "lost", 1, False
     log.close(code=code, reason=reason, seconds=time.monotonic() - began, oomKilled=oom)
 
@@ -56,16 +59,21 @@ def _verdict(outcome: Outcome, stop: Stop, oom: bool) -> tuple[str, int]:
 
 
 def _run(job: dict[str, Any], home: str, directory: str, log: EventLog, stop: Stop) -> Outcome:
-    if job["language"] == "python" and job["code"] is not None and interpreter_answers():
-        settings = os.path.join(home, "settings-" + job["key"] + ".json")
-        with open(settings, "w", encoding="ascii", opener=_private) as file:
-            json.dump({"env": job["env"], "args": job["args"], "workdir": directory}, file)
-        return run_in_kernel(job["code"], settings, log, stop)
+    # What a job does not need is not imported: that would be half of a short job's time.
+    if job["language"] == "python" and job["code"] is not None:
+        from .kernel import interpreter_answers, run_in_kernel  # noqa: PLC0415
+
+        if interpreter_answers():
+            settings = os.path.join(home, "settings-" + job["key"] + ".json")
+            with open(settings, "w", encoding="ascii", opener=_private) as file:
+                json.dump({"env": job["env"], "args": job["args"], "workdir": directory}, file)
+            return run_in_kernel(job["code"], settings, log, stop)
+    from .process import run_process  # noqa: PLC0415
+
     environment = dict(os.environ)
     environment.update(job["env"])
-    return run_process(
-        _command(job, home, directory, environment), environment, directory, log.output, stop
-    )
+    command = _command(job, home, directory, environment)
+    return run_process(command, environment, directory, log.output, stop)
 
 
 def _command(
