@@ -1,6 +1,7 @@
 """GET and POST /files: contents of files over plain HTTP."""
 
 import mimetypes
+import re
 import urllib.parse
 import zlib
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from aiohttp import BodyPartReader, StreamReader, web
+from aiohttp.hdrs import CONTENT_DISPOSITION
 
 from ..errors import ApiError, bad_request
 from ..guest import frames
@@ -21,6 +23,7 @@ _STATUS: Final = {
     "resource_exhausted": HTTPStatus.INSUFFICIENT_STORAGE,
     "unauthenticated": HTTPStatus.UNAUTHORIZED,
 }
+_FILE_NAME: Final = re.compile(r'; filename="([^"]*)"')
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 
 
@@ -95,11 +98,17 @@ async def _write_parts(
             raise bad_request("every part must be a file named 'file'")
         if path and entries:
             raise bad_request("path names one file, but there are several; use their filenames")
-        target = path or part.filename
+        target = path or _file_name(part)
         if not target:
             raise bad_request("a part has no filename and there is no path")
         entries.append(await _write_one(link, target, _part_chunks(part)))
     return entries
+
+
+def _file_name(part: BodyPartReader) -> str | None:
+    # aiohttp's own reading of the header strips leading slashes, which here make a path absolute.
+    found = _FILE_NAME.search(part.headers.get(CONTENT_DISPOSITION, ""))
+    return found[1].replace("%22", '"') if found else part.filename
 
 
 async def _part_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
