@@ -36,7 +36,10 @@ class Cluster:
     audit_log: Path | None
 
     def kubectl(
-        self, *args: str, input: str | None = None, check: bool = True  # noqa: A002 - as subprocess.run names it
+        self,
+        *args: str,
+        input: str | None = None,  # noqa: A002 - named as in subprocess.run
+        check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl as cluster administrator; a failure shows what kubectl said."""
         done = subprocess.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from capibara_devcluster import files
 
-_LIFETIME: Final = datetime.timedelta(days=365)
-_CLOCK_SKEW: Final = datetime.timedelta(minutes=5)
+_LIFETIME: Final = dt.timedelta(days=365)
+_CLOCK_SKEW: Final = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def service_account_key(folder: Path) -> tuple[Path, Path]:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

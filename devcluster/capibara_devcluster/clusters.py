@@ -1,19 +1,20 @@
-"""The operations on clusters: up, down and status."""
+"""The operations on clusters: up, down, status and load-image."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from capibara_devcluster import files, light, supervision
+from capibara_devcluster import files, kind, kubectl
+from capibara_devcluster.backend import Backend
+from capibara_devcluster.current import Current
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import Layout, checkout
+from capibara_devcluster.light import Light
 from capibara_devcluster.native import host
 from capibara_devcluster.native import provider as native
 from capibara_devcluster.options import Options, Profile, Provider
@@ -25,6 +26,12 @@ from capibara_devcluster.tools import provide
 
 LOCK_TIMEOUT_SECONDS: Final = 900.0
 Progress = Callable[[str], None]
+_BACKENDS: Final[dict[Provider, Backend]] = {
+    Provider.KIND: kind.Kind(),
+    Provider.NATIVE: native.Native(),
+    Provider.LIGHT: Light(),
+    Provider.CURRENT: Current(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class Request:
 
     provider: Provider = Provider.AUTO
     profile: Profile = Profile.FULL
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     extra_tools: tuple[str, ...] = ()
     owner_pid: int | None = None
     timeout: float = 120.0
@@ -48,10 +55,13 @@ class Request:
 def up(layout: Layout, request: Request, progress: Progress = lambda _: None) -> Status:
     """Bring a cluster up, repair it, or find that it is up already."""
     with _lock(layout, progress):
-        record = _agreed(layout, request)
-        bin_dir = provide.provide((*_tools(record), *request.extra_tools), layout.root / "bin")
-        if not (record.complete and _is_well(layout, record)):
-            supervision.end(layout, record.supervisor)
+        record = _agreed(layout, request, progress)
+        backend = _BACKENDS[record.provider]
+        names = (*backend.tools(record.options), *request.extra_tools)
+        bin_dir = provide.provide(names, layout.root / "bin")
+        if not (record.complete and backend.inspect(layout, record).ready):
+            backend.prepare()
+            backend.stop(layout, record)
             plan = Plan(
                 layout=layout,
                 tools=bin_dir,
@@ -59,7 +69,7 @@ def up(layout: Layout, request: Request, progress: Progress = lambda _: None) ->
                 owner=_owner(request.owner_pid),
                 progress=progress,
             )
-            _start(plan, record).completed().store(layout)
+            backend.start(plan, record).completed().store(layout)
         write_env_file(layout, bin_dir)
         return status(layout)
 
@@ -76,34 +86,58 @@ def down(layout: Layout, *, purge: bool = False, progress: Progress = lambda _: 
         return False
     with _lock(layout, progress):
         record = Record.load(layout)
-        supervision.end(layout, record.supervisor if record else None)
-        if layout.env_file.is_file() and str(layout.root) in layout.env_file.read_text():
-            layout.env_file.unlink()
-        _delete(layout, record, purge=purge)
+        _remove_env_file(layout)
+        if record is None:
+            # An earlier `down` left images, or an earlier `up` died before its first step.
+            native.delete(layout, purge=purge)
+            return False
+        backend = _BACKENDS[record.provider]
+        backend.stop(layout, record)
+        backend.delete(layout, record, purge)
     return True
 
 
 def status(layout: Layout) -> Status:
-    """What is known of a cluster now; raises when it was never brought up."""
-    record = Record.load(layout)
-    if record is None:
-        raise DevclusterError(
-            f"there is no cluster {layout.name!r} in {layout.state_dir}",
-            hint="bring it up: capibara-devcluster up",
-        )
-    alive = record.supervisor is not None and record.supervisor.alive()
-    seen = supervision.health(layout)
-    components = {one.name: alive and one.ready for one in seen}
+    """What is known of a cluster now; raises when it is not up."""
+    record = _existing(layout)
+    backend = _BACKENDS[record.provider]
+    health = backend.inspect(layout, record)
+    unfinished = "" if record.complete else "`up` did not reach its end; repeat it"
+    version = kubectl.server_version(layout) if health.ready else ""
     return Status(
         name=layout.name,
         provider=record.provider,
         profile=record.profile,
-        ready=record.complete and alive and bool(components) and all(components.values()),
+        ready=record.complete and health.ready,
         kubeconfig=str(layout.kubeconfig),
-        missing=_missing(record),
-        components=components,
-        message="" if alive else "the cluster's processes do not run; `up` starts them again",
+        missing=backend.missing,
+        components=health.components,
+        versions={"kubernetes": version} if version else {},
+        message=health.message or unfinished,
     )
+
+
+def kubeconfig(layout: Layout) -> Path:
+    """The administrator's kubeconfig; raises when the cluster is not up."""
+    _existing(layout)
+    return layout.kubeconfig
+
+
+def load_images(
+    layout: Layout, sources: Sequence[Path], progress: Progress = lambda _: None
+) -> list[str]:
+    """Bring image archives to the cluster's nodes; returns the names that were not there."""
+    with _lock(layout, progress):
+        record = _existing(layout)
+        backend = _BACKENDS[record.provider]
+        loaded: list[str] = []
+        for source in sources:
+            if not source.exists():
+                raise DevclusterError(f"{source} does not exist", hint="build the image first")
+            names = backend.load_image(layout, record, source.absolute())
+            progress(f"{source.name}: {', '.join(names) or 'already there'}")
+            loaded += names
+        return loaded
 
 
 def write_env_file(layout: Layout, bin_dir: Path) -> None:
@@ -111,21 +145,45 @@ def write_env_file(layout: Layout, bin_dir: Path) -> None:
     root = checkout()
     folders = [bin_dir, *([root / ".venv" / "bin"] if root else [])]
     path = ":".join(str(folder) for folder in folders)
+    direct = f'export NO_PROXY="${{NO_PROXY:+$NO_PROXY,}}{host.LINK_POOL}" no_proxy="$NO_PROXY"\n'
     files.write(
         layout.env_file,
         f"# Environment of the cluster {layout.name}. Use it: . {layout.env_file}\n"
         f"export KUBECONFIG='{layout.kubeconfig}'\n"
-        f"export PATH='{path}':\"$PATH\"\n",
+        f"export PATH='{path}':\"$PATH\"\n" + direct,
         mode=0o644,
     )
 
 
-def _agreed(layout: Layout, request: Request) -> Record:
+def _remove_env_file(layout: Layout) -> None:
+    # It may belong to another cluster of the same folder.
+    with contextlib.suppress(FileNotFoundError):
+        if f"'{layout.kubeconfig}'" in layout.env_file.read_text(encoding="utf-8"):
+            layout.env_file.unlink()
+
+
+def _existing(layout: Layout) -> Record:
+    record = Record.load(layout)
+    if record is None:
+        raise DevclusterError(
+            f"there is no cluster {layout.name!r} in {layout.state_dir}",
+            hint="bring it up: capibara-devcluster up",
+        )
+    return record
+
+
+def _agreed(layout: Layout, request: Request, progress: Progress) -> Record:
     existing = Record.load(layout)
     provider = request.provider
     if provider is Provider.AUTO:
-        provider = existing.provider if existing else choose(request.profile)
-    wanted = Record(provider=provider, profile=_profile(provider, request), options=request.options)
+        provider = existing.provider if existing else choose(request.profile, progress)
+    profile = Profile.CONTROL_PLANE if provider is Provider.LIGHT else request.profile
+    if profile is Profile.CONTROL_PLANE and provider is not Provider.LIGHT:
+        raise DevclusterError(
+            f"the provider {provider} makes whole clusters only",
+            hint="leave --provider or --profile out",
+        )
+    wanted = Record(provider=provider, profile=profile, options=request.options)
     if existing is None:
         return wanted
     if not existing.same_choice(wanted):
@@ -136,45 +194,19 @@ def _agreed(layout: Layout, request: Request) -> Record:
     return existing
 
 
-def choose(profile: Profile) -> Provider:
-    """The provider that suits this machine best."""
-    if profile is Profile.CONTROL_PLANE or host.why_impossible():
+def choose(profile: Profile, progress: Progress) -> Provider:
+    """The provider that suits this machine best; says what a light cluster leaves out."""
+    if profile is Profile.CONTROL_PLANE:
         return Provider.LIGHT
-    return Provider.NATIVE
-
-
-def _profile(provider: Provider, request: Request) -> Profile:
-    return Profile.CONTROL_PLANE if provider is Provider.LIGHT else request.profile
-
-
-def _tools(record: Record) -> tuple[str, ...]:
-    if record.provider is Provider.NATIVE:
-        return native.TOOLS
-    return light.tools(record.options.kwok_nodes)
-
-
-def _start(plan: Plan, record: Record) -> Record:
-    if record.provider is Provider.NATIVE:
-        return native.start(plan, record)
-    return light.start(plan, record)
-
-
-def _missing(record: Record) -> tuple[str, ...]:
-    return native.MISSING if record.provider is Provider.NATIVE else light.MISSING
-
-
-def _delete(layout: Layout, record: Record | None, *, purge: bool) -> None:
-    if record is None or record.provider is Provider.NATIVE:
-        native.delete(layout, purge=purge)
-    else:
-        shutil.rmtree(layout.root)
-
-
-def _is_well(layout: Layout, record: Record) -> bool:
-    if record.supervisor is None or not record.supervisor.alive():
-        return False
-    seen = supervision.health(layout)
-    return bool(seen) and all(one.ready for one in seen)
+    if kind.docker_answers():
+        return Provider.KIND
+    why = host.why_impossible()
+    if not why:
+        return Provider.NATIVE
+    progress(f"no Docker engine answers, and no node can run here ({why}): light cluster")
+    for missing in Light.missing:
+        progress(f"  left out: {missing}")
+    return Provider.LIGHT
 
 
 def _owner(pid: int | None) -> Identity | None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import yaml
 
+from capibara_devcluster import kubectl
 from capibara_devcluster.component import Component
 from capibara_devcluster.plan import Plan
 
@@ -28,7 +29,7 @@ def component(tools: Path, kubeconfig: Path) -> Component:
 
 def add_nodes(plan: Plan, count: int) -> None:
     """Create the nodes, or leave them as they are."""
-    plan.kubectl("apply", "--server-side", "-f", "-", stdin=manifest(count))
+    kubectl.run(plan.layout, "apply", "--server-side", "-f", "-", stdin=manifest(count))
 
 
 def manifest(count: int) -> str:

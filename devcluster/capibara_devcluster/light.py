@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from capibara_devcluster import kwok, pki, supervision
+from capibara_devcluster import kwok, pki, supervised, supervision
+from capibara_devcluster.backend import Health
 from capibara_devcluster.control_plane import ControlPlane, Credentials
 from capibara_devcluster.errors import DevclusterError, tail
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.network import LOOPBACK, pick_ports
+from capibara_devcluster.options import Options
 from capibara_devcluster.plan import Plan
 from capibara_devcluster.process import Identity
 from capibara_devcluster.record import Record
@@ -24,14 +27,44 @@ _PORT_ATTEMPTS: Final = 3
 _PORT_IN_USE: Final = "address already in use"
 
 
-def tools(kwok_nodes: int) -> tuple[str, ...]:
-    """The programs that the profile needs."""
-    simulated = catalogue.SIMULATED_NODES if kwok_nodes else ()
-    return (*catalogue.CONTROL_PLANE, *simulated)
+class Light:
+    """The control plane as a backend."""
+
+    missing: tuple[str, ...] = MISSING
+
+    def tools(self, options: Options) -> tuple[str, ...]:
+        """Simulated nodes also need the scheduler."""
+        simulated = catalogue.SIMULATED_NODES if options.kwok_nodes else ()
+        return (*catalogue.CONTROL_PLANE, *simulated)
+
+    def prepare(self) -> None:
+        """Nothing but the tools is needed."""
+
+    def start(self, plan: Plan, record: Record) -> Record:
+        """Start the processes, keeping data and, where free, ports of an earlier start."""
+        return _start(plan, record)
+
+    def inspect(self, layout: Layout, record: Record, /) -> Health:
+        """What the supervisor sees."""
+        return supervised.inspect(layout, record)
+
+    def stop(self, layout: Layout, record: Record, /) -> None:
+        """End the processes."""
+        supervised.stop(layout, record)
+
+    def delete(self, layout: Layout, _record: Record, _purge: bool, /) -> None:
+        """Delete everything."""
+        shutil.rmtree(layout.root)
+
+    def load_image(self, _layout: Layout, _record: Record, source: Path, /) -> list[str]:
+        """There is no node to load images onto."""
+        raise DevclusterError(
+            f"{source} cannot be loaded: a light cluster runs no containers",
+            hint="run the programs as processes, or use --provider native or kind",
+        )
 
 
-def start(plan: Plan, record: Record) -> Record:
-    """Start the control plane, keeping the data and, where free, the ports of an earlier start."""
+def _start(plan: Plan, record: Record) -> Record:
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         kept = record.ports is not None and record.ports.all_free()
         record = record if kept else replace(record, ports=pick_ports())

@@ -1,19 +1,14 @@
-"""One `up` in progress: what every provider needs to know, and how it speaks to the cluster."""
+"""One `up` in progress: what every provider needs to know."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from capibara_devcluster import files, pki
-from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.process import Identity
-
-_KUBECTL_TIMEOUT_SECONDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +39,3 @@ class Plan:
         """Give the user the administrator's kubeconfig."""
         source = self.layout.pki / f"{pki.ADMIN}.kubeconfig"
         files.write(self.layout.kubeconfig, source.read_bytes())
-
-    def kubectl(self, *args: str, stdin: str | None = None) -> str:
-        """What kubectl prints; raises with its message when it fails."""
-        done = subprocess.run(
-            [self.tools / "kubectl", f"--kubeconfig={self.layout.kubeconfig}", *args],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_KUBECTL_TIMEOUT_SECONDS,
-        )
-        if done.returncode != 0:
-            raise DevclusterError(
-                f"kubectl {' '.join(args)} failed: {done.stderr.strip()}",
-                hint="`capibara-devcluster status` shows which component is unwell",
-            )
-        return done.stdout

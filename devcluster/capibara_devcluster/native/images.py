@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from capibara_devcluster import archives
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.native import archive, config, node
 from capibara_devcluster.plan import Plan
@@ -32,33 +32,18 @@ def load_pause(plan: Plan, supervisor: Identity) -> None:
 
 
 def load(source: Path, *, tools: Path, supervisor: Identity) -> list[str]:
-    """Import an archive unless its images are there already; returns the names imported."""
-    wanted = named_digests(source)
-    present = _present(tools, supervisor)
-    if wanted and all(present.get(name) == digest for name, digest in wanted.items()):
-        return []
-    _ctr(tools, supervisor, "images", "import", str(source))
-    return sorted(wanted)
-
-
-def named_digests(source: Path) -> dict[str, str]:
-    """Names of the images in an archive -> digest; empty when it does not say."""
-    index = _read_index(source)
-    names: dict[str, str] = {}
-    for described in index.get("manifests", []):
-        annotations = described.get("annotations", {})
-        if name := annotations.get("io.containerd.image.name"):
-            names[name] = described["digest"]
-    return names
-
-
-def _read_index(source: Path) -> dict[str, Any]:
-    with tarfile.open(source) as opened:
-        try:
-            member = opened.extractfile("index.json")
-        except KeyError:
-            return {}
-        return json.load(member) if member else {}
+    """Import an archive or OCI layout folder; returns the names of images that were not there."""
+    with tempfile.TemporaryDirectory(prefix="capibara-image-") as scratch:
+        archived = archives.as_file(source, Path(scratch))
+        wanted = archives.named_digests(archived)
+        before = _present(tools, supervisor)
+        if wanted and all(before.get(name) == digest for name, digest in wanted.items()):
+            return []
+        _ctr(tools, supervisor, "images", "import", str(archived.absolute()))
+    after = _present(tools, supervisor)
+    # The CRI plugin adds each image once more under its digest.
+    named = {name: digest for name, digest in after.items() if not name.startswith("sha256:")}
+    return sorted(name for name, digest in named.items() if before.get(name) != digest)
 
 
 def _present(tools: Path, supervisor: Identity) -> dict[str, str]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from capibara_devcluster.component import Component, Probe
+from capibara_devcluster.debian import SYSTEM_PATH
 from capibara_devcluster.namespaces import NODE_DIR
 from capibara_devcluster.native import config
 from capibara_devcluster.native.config import NodeConfig
-
-_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def components(node: NodeConfig, *, address: str) -> list[Component]:
@@ -20,7 +18,7 @@ def components(node: NodeConfig, *, address: str) -> list[Component]:
         node: what the configuration files were made from.
         address: the node's address.
     """
-    path = {"PATH": f"{node.tools}:{_SYSTEM_PATH}"}
+    path = {"PATH": f"{node.tools}:{SYSTEM_PATH}"}
     return [
         Component(
             name="containerd",
@@ -66,5 +64,5 @@ def _http(port: int, path: str) -> Probe:
 
 
 def socket_on_host(supervisor: int) -> Path:
-    """containerd's socket as the host sees it, through the supervisor's root."""
+    """The socket of containerd as the host sees it, through the supervisor's root."""
     return Path(f"/proc/{supervisor}/root{config.CONTAINERD_SOCKET}")

@@ -9,7 +9,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
-from capibara_devcluster import files, pki, supervision
+from capibara_devcluster import debian, files, kubectl, pki, supervised, supervision
+from capibara_devcluster.backend import Health
 from capibara_devcluster.control_plane import ControlPlane, Credentials
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import Layout
@@ -17,6 +18,7 @@ from capibara_devcluster.namespaces import Namespaces
 from capibara_devcluster.native import config, host, images, node
 from capibara_devcluster.native.config import NodeConfig
 from capibara_devcluster.network import Link, Ports, pick_link
+from capibara_devcluster.options import Options
 from capibara_devcluster.plan import Plan
 from capibara_devcluster.process import Identity
 from capibara_devcluster.record import Record
@@ -33,6 +35,7 @@ _PORTS: Final = Ports(
     apiserver=6443, etcd=2379, etcd_peer=2380, controller_manager=10257, scheduler=10259
 )
 _LINK_LOCK_TIMEOUT_SECONDS: Final = 60.0
+_SYSTEM_PROGRAMS: Final = ("runc", "nft", "ip", "mount", "unshare")
 _KEPT_ON_DOWN: Final = "containerd"
 
 
@@ -41,8 +44,58 @@ def node_name(layout: Layout) -> str:
     return f"{layout.name}-node"
 
 
-def start(plan: Plan, record: Record) -> Record:
-    """Start the node, with the data and images of an earlier start where there are any."""
+class Native:
+    """The node as a backend."""
+
+    missing: tuple[str, ...] = MISSING
+
+    def tools(self, options: Options) -> tuple[str, ...]:
+        """Everything but the container runtime, which is the distribution's."""
+        if options.kwok_nodes:
+            raise DevclusterError(
+                "simulated nodes are added to a control plane only",
+                hint="add --profile control-plane",
+            )
+        return TOOLS
+
+    def prepare(self) -> None:
+        """Check what the machine allows, then install the distribution's packages."""
+        if why := host.why_impossible():
+            raise DevclusterError(
+                f"no native cluster can run here: {why}", hint="use --provider light or kind"
+            )
+        debian.ensure(_SYSTEM_PROGRAMS)
+
+    def start(self, plan: Plan, record: Record) -> Record:
+        """Start the node, with the data and images of an earlier start where there are any."""
+        return _start(plan, record)
+
+    def inspect(self, layout: Layout, record: Record, /) -> Health:
+        """What the supervisor sees, and whether the node is Ready."""
+        health = supervised.inspect(layout, record)
+        if not health.ready:
+            return health
+        components = {**health.components, **kubectl.nodes(layout)}
+        ready = all(components.values())
+        return Health(components, "" if ready else "the node is not Ready; see `kubectl describe`")
+
+    def stop(self, layout: Layout, record: Record, /) -> None:
+        """End the processes and remove what they had outside their namespaces."""
+        supervised.stop(layout, record)
+        clean_host(layout)
+
+    def delete(self, layout: Layout, _record: Record, purge: bool, /) -> None:
+        """Delete the files; without `purge` containerd's content, so its images, stays."""
+        delete(layout, purge=purge)
+
+    def load_image(self, layout: Layout, record: Record, source: Path, /) -> list[str]:
+        """Import an archive into the node's containerd."""
+        if record.supervisor is None or not record.supervisor.alive():
+            raise DevclusterError("the cluster does not run", hint="capibara-devcluster up")
+        return images.load(source, tools=layout.root / "bin", supervisor=record.supervisor)
+
+
+def _start(plan: Plan, record: Record) -> Record:
     clean_host(plan.layout)
     record = replace(record, ports=_PORTS).with_supervisor(None)
     record.store(plan.layout)
@@ -58,7 +111,7 @@ def start(plan: Plan, record: Record) -> Record:
     )
     images.load_pause(plan, supervisor)
     dns = config.dns_manifest(node_name(plan.layout), link.node)
-    plan.kubectl("apply", "--server-side", "-f", "-", stdin=dns)
+    kubectl.run(plan.layout, "apply", "--server-side", "-f", "-", stdin=dns)
     supervision.wait_ready(plan.layout, supervisor, plan=plan)
     _wait_for_node(plan)
     return record
@@ -123,9 +176,8 @@ def _write_credentials(plan: Plan, server: str, address: str) -> None:
 def _node_config(plan: Plan) -> NodeConfig:
     layout = plan.layout
     layout.node.mkdir(parents=True, exist_ok=True)
-    runc = shutil.which("runc", path="/usr/local/sbin:/usr/sbin:/usr/bin")
-    if runc is None:
-        raise DevclusterError("runc is not on this machine", hint="apt-get install runc")
+    runc = debian.find("runc")
+    assert runc is not None  # noqa: S101 - `prepare` saw to it
     return NodeConfig(
         node=node_name(layout),
         folder=layout.root / "config",
@@ -142,8 +194,8 @@ def _wait_for_node(plan: Plan) -> None:
     seconds = max(1, int(plan.deadline - time.monotonic()))
     name = f"node/{node_name(plan.layout)}"
     plan.progress("waiting for the node")
-    plan.kubectl("wait", "--for=create", name, f"--timeout={seconds}s")
-    plan.kubectl("wait", "--for=condition=Ready", name, f"--timeout={seconds}s")
+    kubectl.run(plan.layout, "wait", "--for=create", name, f"--timeout={seconds}s")
+    kubectl.run(plan.layout, "wait", "--for=condition=Ready", name, f"--timeout={seconds}s")
 
 
 def clean_host(layout: Layout) -> None:
@@ -153,8 +205,7 @@ def clean_host(layout: Layout) -> None:
 
 
 def delete(layout: Layout, *, purge: bool) -> None:
-    """Delete the cluster; without `purge` containerd's content, so its images, stays."""
-    clean_host(layout)
+    """Delete the files of a cluster that is stopped, or was already down."""
     kept: Path = layout.node / _KEPT_ON_DOWN
     if not purge and kept.is_dir():
         _delete_others(layout.root, layout.node)
