@@ -185,7 +185,12 @@ class Executor:
         )
         api = await self.apis(action.provider)
         began = self.clock.monotonic()
-        await api.upload(action.sandbox_id, [File(path, data) for path, data in files])
+        # What the sandbox really got is only for the status: its answer may not cost time.
+        facts = asyncio.create_task(api.get(action.sandbox_id))
+        try:
+            await api.upload(action.sandbox_id, [File(path, data) for path, data in files])
+        finally:
+            track.inspected = await _optional(facts) or track.inspected
         milliseconds = round((self.clock.monotonic() - began) * 1000)
         track.stages = replace(track.stages, upload=milliseconds)
         track.started = Started.UPLOADED
@@ -261,6 +266,14 @@ class Executor:
             track.released = True
             await stop_stream(track)
             self.wake_uids(self.gates.release(track))
+
+
+async def _optional(call: asyncio.Task[SandboxInfo | None]) -> Sandbox | None:
+    try:
+        info = await call
+    except SandboxError:
+        return None
+    return sandbox_of(info) if info is not None else None
 
 
 async def stop_stream(track: Track) -> None:

@@ -51,7 +51,8 @@ class LogStream:
             except CommandExit as error:
                 if error.exit_code == EXIT_LOCKED:
                     return StreamEnd.LOCKED, "another job took the sandbox"
-                return StreamEnd.BROKEN, f"exit code {error.exit_code}: {error.stderr.strip()}"
+                said = error.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+                return StreamEnd.BROKEN, f"exit code {error.exit_code}, {said[0][:200]}"
             except ProtocolError as error:
                 return StreamEnd.GARBLED, str(error)
             except SandboxError as error:

@@ -64,7 +64,8 @@ class RunWriter:
             return False
         if status.reason is None or status.reason in _QUIET_REASONS:
             return True
-        if status.reason != run.status.reason:
+        ended = status.completion_time is not None
+        if ended or status.reason != run.status.reason:
             self.warn(run, status.reason, status.message or "")
         return True
 

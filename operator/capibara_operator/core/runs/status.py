@@ -107,6 +107,7 @@ def finished(run: Run, seen: Seen, verdict: Verdict, now: datetime) -> SandboxRu
         "message": verdict.message,
         "queue": None,
         "detection": run.status.detection or _detection(seen),
+        "resources": _resources(seen.inspected) or run.status.resources,
         "completion_time": now,
         "duration": _duration(run, seen, now),
         "stages": _stages(run, seen, now),
@@ -179,8 +180,8 @@ def _detection(seen: Seen) -> object:
     return seen.template.detection if isinstance(seen.template, ChosenTemplate) else None
 
 
-def _resources(sandbox: Sandbox) -> SandboxResources | None:
-    if not sandbox.cpus and not sandbox.memory_mib:
+def _resources(sandbox: Sandbox | None) -> SandboxResources | None:
+    if sandbox is None or not (sandbox.cpus or sandbox.memory_mib):
         return None
     return SandboxResources(
         cpu=str(sandbox.cpus) if sandbox.cpus else None,
