@@ -1,7 +1,7 @@
 """CustomResourceDefinitions generated from the models: ``python -m ... OUTDIR``."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,18 +148,6 @@ def _object_schema(kind: Kind) -> Schema:
 def _column(column: Column) -> Schema:
     found: Schema = {"name": column.name, "type": column.type, "jsonPath": column.path}
     return found | {"priority": 1} if column.wide else found
-
-
-def rules_of(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Every CEL rule of a schema as (path of its node, rule); list items are ``[]``."""
-    for found in node.get("x-kubernetes-validations", ()):
-        yield path, found["rule"]
-    for name, child in node.get("properties", {}).items():
-        yield from rules_of(child, f"{path}.{name}")
-    if "items" in node:
-        yield from rules_of(node["items"], f"{path}[]")
-    if isinstance(node.get("additionalProperties"), dict):
-        yield from rules_of(node["additionalProperties"], f"{path}[*]")
 
 
 def render(kind: Kind) -> str:
