@@ -1,5 +1,7 @@
 """Requests for a port of a sandbox: envd is answered here, other ports through a tunnel."""
 
+import asyncio
+import hmac
 import re
 from http import HTTPStatus
 from typing import Any, Final
@@ -9,10 +11,13 @@ from aiohttp import web
 
 from . import tunnel
 from .envd import server as envd
+from .errors import ApiError
 from .link import GuestError, LinkError
 from .registry import Registry
+from .sandbox import Sandbox
 
 ENVD_PORT: Final = 49983
+_NOTICE_SECONDS: Final = 0.1
 _HOST: Final = re.compile(r"(\d{1,5})-([a-z0-9]+)\.")
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -66,16 +71,31 @@ async def handle(
         body = {"code": 400, "message": "E2b-Sandbox-Port must be a port number"}
         return web.json_response(body, status=HTTPStatus.BAD_REQUEST)
     port = int(port_text)
-    if port == ENVD_PORT:
-        return await envd.handle(request, sandbox)
     try:
+        if port == ENVD_PORT:
+            return await envd.handle(request, sandbox)
+        _check_traffic(request, sandbox)
         return await _forward(request, tunnel.Tunnel(sandbox.link, port))
     except GuestError:
         return _closed(sandbox_id, port)
-    except (LinkError, aiohttp.ClientError):
+    except (LinkError, aiohttp.ClientError) as error:
+        # The agent goes a moment before the end of the sandbox is noticed.
+        await asyncio.sleep(_NOTICE_SECONDS)
         if not sandbox.alive:
             return _gone(sandbox_id)
-        raise
+        raise LinkError(f"the sandbox did not answer: {error}") from error
+
+
+def _check_traffic(request: web.Request, sandbox: Sandbox) -> None:
+    sent = request.headers.get("E2B-Traffic-Access-Token", "")
+    if sandbox.request.public_traffic:
+        return
+    if not hmac.compare_digest(sent.encode(), sandbox.traffic_token.encode()):
+        raise ApiError(
+            HTTPStatus.FORBIDDEN,
+            "this sandbox allows no public traffic: send its traffic access token "
+            "(header E2B-Traffic-Access-Token)",
+        )
 
 
 async def _forward(request: web.Request, connector: tunnel.Tunnel) -> web.StreamResponse:

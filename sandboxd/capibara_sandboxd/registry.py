@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import logging
 import secrets
 import string
@@ -75,7 +75,7 @@ class Registry:
         if timer:
             timer.cancel()
         if sandbox.state == "running":
-            left = sandbox.end - datetime.datetime.now(datetime.UTC)
+            left = sandbox.end - dt.datetime.now(dt.UTC)
             delay = max(0.0, left.total_seconds())
             loop = asyncio.get_running_loop()
             self._timers[sandbox.sandbox_id] = loop.call_later(delay, self._expire, sandbox)
@@ -115,7 +115,7 @@ class Registry:
     def _new(self, request: Request) -> Sandbox:
         sandbox_id = "i" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH - 1))
         limits = Limits(request.template.memory_mib, request.template.cpus, self.settings.pids)
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         group = Group()
         try:
             group = self.host.cgroups.create(sandbox_id, limits)
@@ -129,7 +129,7 @@ class Registry:
             self._directory / sandbox_id,
             group,
             now,
-            now + datetime.timedelta(seconds=request.timeout),
+            now + dt.timedelta(seconds=request.timeout),
             self._uids.pop(secrets.randbelow(len(self._uids))) if self.host.own_uids else None,
         )
 

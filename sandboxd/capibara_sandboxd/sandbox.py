@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import json
 import os
 import shutil
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .config import Template
 from .isolation import bwrap
-from .isolation.cgroups import Group, Limits
+from .isolation.cgroups import Group
 from .isolation.host import Host
 from .isolation.rootfs import Rootfs
 from .link import GuestError, GuestLink, LinkError
@@ -41,6 +41,7 @@ class Request:
     envs: Mapping[str, str]
     pause_on_timeout: bool = False
     secure: bool = True
+    public_traffic: bool = True
 
 
 @dataclass(slots=True)
@@ -53,8 +54,8 @@ class Sandbox:
     traffic_token: str
     directory: Path
     group: Group
-    started: datetime.datetime
-    end: datetime.datetime
+    started: dt.datetime
+    end: dt.datetime
     host_uid: int | None
     link: GuestLink = field(init=False)
     state: str = "running"
@@ -72,7 +73,7 @@ class Sandbox:
 
     def set_lifetime(self, seconds: float) -> None:
         """Let the sandbox live this long from now."""
-        self.end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        self.end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
 
     async def launch(self, host: Host, rootfs: Rootfs, pids: int) -> None:
         """Start the agent and wait until it answers."""
@@ -119,7 +120,7 @@ class Sandbox:
         finally:
             os.close(log)
             command.close()
-        _record(self.directory, self.process.pid)
+        _record(self.directory, self.process.pid, self.group)
 
     async def _last_words(self) -> str:
         """The end of the agent's own log, for a message when it does not start."""
@@ -133,6 +134,7 @@ class Sandbox:
         if self.process is None:
             raise RuntimeError("watch() before launch()")
         await self.process.wait()
+        self.state = "stopping"
         if not self.end_reason:
             self.end_reason = "its processes ended"
         await self.clean()
@@ -194,8 +196,9 @@ def start_time(pid: int) -> str | None:
     return text.rpartition(")")[2].split()[19]
 
 
-def _record(directory: Path, pid: int) -> None:
-    note = {"pid": pid, "start_time": start_time(pid)}
+def _record(directory: Path, pid: int, group: Group) -> None:
+    cgroups = {controller: str(path) for controller, path in group.paths.items()}
+    note = {"pid": pid, "start_time": start_time(pid), "cgroups": cgroups}
     (directory / "process.json").write_text(json.dumps(note), encoding="utf-8")
 
 
@@ -216,9 +219,12 @@ def remove_tree(directory: Path) -> None:
 
 
 async def kill_leftover(directory: Path) -> None:
-    """Kill the process that an earlier daemon noted, if it still is the same one."""
+    """Kill what an earlier daemon noted, if it still is the same process, and its cgroups."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         note = json.loads((directory / "process.json").read_text(encoding="utf-8"))
         if note["start_time"] and start_time(note["pid"]) == note["start_time"]:
             os.killpg(note["pid"], signal.SIGKILL)
+        paths = {controller: Path(path) for controller, path in note["cgroups"].items()}
+        own = {name: path for name, path in paths.items() if path.name == directory.name}
+        await Group(own).remove()
     await asyncio.to_thread(remove_tree, directory)

@@ -21,7 +21,7 @@ class Tunnel(aiohttp.BaseConnector):
         self._link = link
         self._port = port
 
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
+    async def _create_connection(self, *_: Any) -> ResponseHandler:
         loop = asyncio.get_running_loop()
         raw = socket.socket(socket.AF_UNIX)
         raw.setblocking(False)
@@ -31,13 +31,13 @@ class Tunnel(aiohttp.BaseConnector):
             header = await _receive(loop, raw, _HEADER_BYTES)
             payload = await _receive(loop, raw, int.from_bytes(header[1:], "big"))
             raise_error(frames.parse_json(frames.Frame(header[0], payload)))
-            _, protocol = await loop.create_connection(self._factory, sock=raw)
+            joined = await loop.create_connection(self._factory, sock=raw)
         except BaseException as error:
             raw.close()
             if isinstance(error, (OSError, frames.FrameError)):
                 raise LinkError(f"no way to port {self._port} of the sandbox: {error}") from error
             raise
-        return protocol
+        return joined[1]
 
 
 async def _receive(loop: asyncio.AbstractEventLoop, raw: socket.socket, size: int) -> bytes:

@@ -1,15 +1,15 @@
 """Request bodies of the control plane, checked field by field, and its answers."""
 
-import datetime
+import datetime as dt
 import re
 import urllib.parse
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from ..config import Settings
-from ..errors import ApiError, bad_request
-from ..sandbox import ENVD_VERSION, Request, Sandbox
+from capibara_sandboxd.config import Settings
+from capibara_sandboxd.errors import ApiError, bad_request
+from capibara_sandboxd.sandbox import ENVD_VERSION, Request, Sandbox
 
 CLIENT_ID: Final = "capibara-sandboxd"
 DISK_SIZE_MIB: Final = 10 * 1024
@@ -96,6 +96,7 @@ def create_request(body: Mapping[str, Any], settings: Settings, *, version: int)
         envs,
         pause_on_timeout=_flag(body, "autoPause"),
         secure=_flag(body, "secure", default=True) if version == 1 else True,
+        public_traffic=_flag(body.get("network") or {}, "allowPublicTraffic", default=True),
     )
 
 
@@ -123,6 +124,8 @@ def created(sandbox: Sandbox) -> dict[str, Any]:
     }
     if sandbox.token:
         answer["envdAccessToken"] = sandbox.token
+    if not sandbox.request.public_traffic:
+        answer["trafficAccessToken"] = sandbox.traffic_token
     return answer
 
 
@@ -157,5 +160,5 @@ def detailed(sandbox: Sandbox) -> dict[str, Any]:
     return answer
 
 
-def _time(moment: datetime.datetime) -> str:
+def _time(moment: dt.datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

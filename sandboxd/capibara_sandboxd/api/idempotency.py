@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from ..errors import ApiError
-from ..sandbox import Sandbox
+from capibara_sandboxd.errors import ApiError
+from capibara_sandboxd.sandbox import Sandbox
 
 _KEPT_SECONDS: Final = 24 * 3600.0
 _MAX_KEYS: Final = 100_000

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..config import Settings
-from ..errors import ApiError, bad_request, sandbox_not_found
-from ..registry import CapacityError, Registry
-from ..sandbox import Sandbox, StartError
+from capibara_sandboxd.config import Settings
+from capibara_sandboxd.errors import ApiError, bad_request, sandbox_not_found
+from capibara_sandboxd.registry import CapacityError, Registry
+from capibara_sandboxd.sandbox import Sandbox, StartError
+
 from . import bodies
 from .idempotency import IdempotentCreates
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from aiohttp import StreamReader, web
 
-from ..guest.frames import FrameError
-from ..link import GuestError, LinkError
+from capibara_sandboxd.guest.frames import FrameError
+from capibara_sandboxd.link import GuestError, LinkError
 
 STREAM_TYPE: Final = "application/connect+json"
 _ENVELOPE: Final = struct.Struct(">BI")

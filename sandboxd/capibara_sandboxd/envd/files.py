@@ -12,9 +12,9 @@ from typing import Any, Final
 from aiohttp import BodyPartReader, StreamReader, web
 from aiohttp.hdrs import CONTENT_DISPOSITION
 
-from ..errors import ApiError, bad_request
-from ..guest import frames
-from ..link import Conversation, GuestError, GuestLink, LinkError
+from capibara_sandboxd.errors import ApiError, bad_request
+from capibara_sandboxd.guest import frames
+from capibara_sandboxd.link import Conversation, GuestError, GuestLink, LinkError
 
 _STATUS: Final = {
     "not_found": HTTPStatus.NOT_FOUND,

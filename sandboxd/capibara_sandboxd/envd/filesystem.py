@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..link import GuestError, GuestLink
+from capibara_sandboxd.link import GuestError, GuestLink
 
 
 def _path(message: Mapping[str, Any], name: str = "path") -> str:

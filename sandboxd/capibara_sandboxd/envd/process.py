@@ -8,13 +8,18 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..guest import frames
-from ..link import Conversation, GuestError, GuestLink, LinkError, raise_error
+from capibara_sandboxd.guest import frames
+from capibara_sandboxd.link import Conversation, GuestError, GuestLink, LinkError, raise_error
+
 from . import connect
 
 _OUTPUTS: Final = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
-_SIGNALS: Final = {"SIGNAL_SIGTERM": signal.SIGTERM, "SIGNAL_SIGKILL": signal.SIGKILL}
-_SIGNAL_NUMBERS: Final = {15: signal.SIGTERM, 9: signal.SIGKILL}
+_SIGNALS: Final = {
+    "SIGNAL_SIGTERM": signal.SIGTERM,
+    "SIGNAL_SIGKILL": signal.SIGKILL,
+    "15": signal.SIGTERM,
+    "9": signal.SIGKILL,
+}
 
 
 async def stream(request: web.Request, link: GuestLink, method: str) -> web.StreamResponse:
@@ -22,9 +27,10 @@ async def stream(request: web.Request, link: GuestLink, method: str) -> web.Stre
     answer = connect.ServerStream(request)
     try:
         message = await connect.only_message(request)
-        if message.get("pty"):
-            raise GuestError("unimplemented", "terminals (pty) are not in this version of sandboxd")
-        fields = {name: message[name] for name in ("process", "tag", "stdin") if name in message}
+        _refuse_terminal(message)
+        fields: dict[str, Any] = {
+            name: message[name] for name in ("process", "tag", "stdin") if name in message
+        }
         deadline = connect.timeout_ms(request)
         if deadline and method == "start":
             fields["timeout_ms"] = deadline
@@ -39,6 +45,11 @@ async def stream(request: web.Request, link: GuestLink, method: str) -> web.Stre
     except (GuestError, LinkError) as error:
         return await answer.end(error)
     return await answer.end()
+
+
+def _refuse_terminal(message: Mapping[str, Any]) -> None:
+    if message.get("pty"):
+        raise GuestError("unimplemented", "terminals (pty) are not in this version of sandboxd")
 
 
 async def _relay(talk: Conversation, answer: connect.ServerStream, interval: float) -> None:
@@ -92,8 +103,8 @@ async def _close_stdin(link: GuestLink, message: Mapping[str, Any]) -> dict[str,
 
 
 async def _send_signal(link: GuestLink, message: Mapping[str, Any]) -> dict[str, Any]:
-    asked = message.get("signal")
-    number = _SIGNALS.get(str(asked)) or _SIGNAL_NUMBERS.get(asked)
+    asked = str(message.get("signal"))
+    number = _SIGNALS.get(asked)
     if number is None:
         raise GuestError("invalid_argument", f"signal {asked!r} is not SIGTERM or SIGKILL")
     return await link.call("signal", process=message.get("process"), number=int(number))

@@ -5,15 +5,17 @@ import binascii
 import hmac
 import re
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
 
-from ..errors import ApiError
-from ..isolation.rootfs import USER
-from ..link import GuestError, LinkError
-from ..sandbox import Sandbox
+from capibara_sandboxd.errors import ApiError
+from capibara_sandboxd.isolation.rootfs import USER
+from capibara_sandboxd.link import GuestError, GuestLink, LinkError
+from capibara_sandboxd.sandbox import Sandbox
+
 from . import connect, files, filesystem, process
 
 _RPC: Final = re.compile(r"/(process\.Process|filesystem\.Filesystem)/(\w+)")
@@ -89,9 +91,7 @@ async def _rpc(
             if method == "StreamInput":
                 return await process.stream_input(request, sandbox.link)
         table = process.UNARY if service == "process.Process" else filesystem.UNARY
-        handler = table.get(method)
-        if handler is None:
-            raise GuestError("unimplemented", f"{service}/{method} is not in this version")
+        handler = table.get(method, _unimplemented)
         answer = await handler(sandbox.link, connect.parse(await request.read()))
         return web.json_response(answer)
     except GuestError as error:
@@ -100,6 +100,10 @@ async def _rpc(
             if streaming
             else (connect.unary_error(error))
         )
+
+
+async def _unimplemented(_link: GuestLink, _: Mapping[str, Any]) -> dict[str, Any]:
+    raise GuestError("unimplemented", "this method is not in this version of sandboxd")
 
 
 async def usage(sandbox: Sandbox) -> dict[str, Any]:

@@ -52,9 +52,7 @@ class Agent:
         request = frames.parse_json(first)
         operation = getattr(self, f"_op_{request.get('op')}", None)
         try:
-            if operation is None:
-                raise OpError("unimplemented", f"no operation {request.get('op')!r}")
-            await operation(request, reader, writer)
+            await (operation or _unknown)(request, reader, writer)
         except OpError as error:
             writer.write(frames.pack_json({"error": {"code": error.code, "message": str(error)}}))
         await writer.drain()
@@ -115,7 +113,8 @@ class Agent:
 
     async def _op_list_dir(self, request: dict[str, Any], _: object, writer: Any) -> None:
         path = self._session.resolve(request["path"])
-        entries = filesystem.list_dir(path, int(request.get("depth") or 0))
+        depth = int(request.get("depth") or 0)
+        entries = await asyncio.to_thread(filesystem.list_dir, path, depth)
         writer.write(frames.pack_json({"entries": entries}))
 
     async def _op_make_dir(self, request: dict[str, Any], _: object, writer: Any) -> None:
@@ -125,10 +124,11 @@ class Agent:
     async def _op_move(self, request: dict[str, Any], _: object, writer: Any) -> None:
         source = self._session.resolve(request["source"])
         destination = self._session.resolve(request["destination"])
-        writer.write(frames.pack_json({"entry": filesystem.move(source, destination)}))
+        entry = await asyncio.to_thread(filesystem.move, source, destination)
+        writer.write(frames.pack_json({"entry": entry}))
 
     async def _op_remove(self, request: dict[str, Any], _: object, writer: Any) -> None:
-        filesystem.remove(self._session.resolve(request["path"]))
+        await asyncio.to_thread(filesystem.remove, self._session.resolve(request["path"]))
         writer.write(frames.pack_json({}))
 
     async def _op_disk(self, _request: object, _: object, writer: Any) -> None:
@@ -172,6 +172,10 @@ class Agent:
                 there.cancel()
         finally:
             outer.close()
+
+
+async def _unknown(request: dict[str, Any], _reader: object, _writer: object) -> None:
+    raise OpError("unimplemented", f"no operation {request.get('op')!r}")
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

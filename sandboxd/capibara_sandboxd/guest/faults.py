@@ -6,6 +6,7 @@ from typing import Final
 _CODES: Final = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "invalid_argument",
+    errno.ENXIO: "invalid_argument",
     errno.EISDIR: "invalid_argument",
     errno.EEXIST: "already_exists",
     errno.ENOTEMPTY: "failed_precondition",

@@ -1,6 +1,7 @@
 """Files of the sandbox, touched with the rights of its user only."""
 
-import datetime
+import datetime as dt
+import errno
 import grp
 import os
 import pwd
@@ -47,7 +48,7 @@ def entry(path: str) -> dict[str, Any]:
             target = Path(path).stat()
         except OSError:
             target = info
-    modified = datetime.datetime.fromtimestamp(info.st_mtime, datetime.UTC)
+    modified = dt.datetime.fromtimestamp(info.st_mtime, dt.UTC)
     found: dict[str, Any] = {
         "name": os.path.basename(path) or "/",  # noqa: PTH119
         "type": _file_type(target.st_mode),
@@ -111,7 +112,7 @@ def move(source: str, destination: str) -> dict[str, Any]:
         try:
             Path(source).replace(destination)
         except OSError as error:
-            if error.errno != 18:  # EXDEV: /tmp and /home/user are mounts of their own
+            if error.errno != errno.EXDEV:  # /tmp and /home/user are mounts of their own
                 raise
             shutil.move(source, destination)
     except OSError as error:

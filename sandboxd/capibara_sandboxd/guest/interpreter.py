@@ -9,9 +9,9 @@ import contextlib
 import sys
 import uuid
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .faults import OpError
 from .httpd import HttpError, Request, Responder, listen
 from .session import Session
 
@@ -74,9 +74,10 @@ class Interpreter:
 
     def _create(self, body: dict[str, Any]) -> "Kernel":
         language = self._language(body.get("language"))
-        cwd = self._session.resolve(str(body.get("cwd") or self._session.home))
-        if not Path(cwd).is_dir():
-            raise HttpError(HTTPStatus.BAD_REQUEST, f"cwd '{cwd}' is no directory")
+        try:
+            cwd = self._session.directory(body.get("cwd"))
+        except OpError as error:
+            raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         kernel = self._new_kernel(language, cwd)
         self._contexts[kernel.context_id] = kernel
         return kernel

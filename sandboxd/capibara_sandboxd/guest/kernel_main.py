@@ -29,36 +29,39 @@ def _chart(figure: Any) -> dict[str, Any] | None:
     from e2b_charts import chart_figure_to_dict  # noqa: PLC0415  half a second, only for figures
 
     try:
-        return json.loads(json.dumps(chart_figure_to_dict(figure), default=str)) or None
+        chart: dict[str, Any] = json.loads(json.dumps(chart_figure_to_dict(figure), default=str))
     except Exception:  # noqa: BLE001  a figure without a chart is still shown as an image
         return None
+    return chart or None
 
 
-def _frame(frame: Any) -> dict[str, Any] | None:
+def _frame(frame: Any) -> dict[str, Any]:
     columns = {str(name): column.tolist() for name, column in frame.items()}
-    return json.loads(json.dumps(columns, default=str))
+    encoded: dict[str, Any] = json.loads(json.dumps(columns, default=str))
+    return encoded
+
+
+def _instance_of(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a class, without importing its module."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def load_ipython_extension(shell: Any) -> None:
     """Register what a display shows beside the usual formats."""
     from IPython.core.formatters import BaseFormatter  # noqa: PLC0415  only inside a kernel
-    from traitlets import ObjectName, Unicode  # noqa: PLC0415  only inside a kernel
 
-    for mime, module, name, function in (
-        ("e2b/chart", "matplotlib.figure", "Figure", _chart),
-        ("e2b/data", "pandas", "DataFrame", _frame),
-    ):
-        kind = type(
-            f"{name}Formatter",
-            (BaseFormatter,),
-            {
-                "format_type": Unicode(mime),
-                "print_method": ObjectName(f"_repr_capibara_{name.lower()}_"),
-                "_return_type": dict,
-            },
-        )
+    # Asked directly and not by registered type: pyplot drops every formatter of a figure.
+    class Chart(BaseFormatter):
+        def __call__(self, value: object) -> dict[str, Any] | None:
+            return _chart(value) if _instance_of(value, "matplotlib.figure", "Figure") else None
+
+    class Frame(BaseFormatter):
+        def __call__(self, value: object) -> dict[str, Any] | None:
+            return _frame(value) if _instance_of(value, "pandas", "DataFrame") else None
+
+    for mime, kind in (("e2b/chart", Chart), ("e2b/data", Frame)):
         formatter = kind(parent=shell.display_formatter)
-        formatter.for_type_by_name(module, name, function)
+        formatter.format_type = mime
         shell.display_formatter.formatters[mime] = formatter
 
 
@@ -71,6 +74,6 @@ def main() -> None:
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
     config.IPKernelApp.extensions = ["guest.kernel_main"]
-    app = IPKernelApp.instance(config=config)
+    app: Any = IPKernelApp.instance(config=config)
     app.initialize(["-f", sys.argv[2]])
     app.start()

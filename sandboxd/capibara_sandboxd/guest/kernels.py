@@ -94,7 +94,9 @@ class Kernel:
     async def _execute(self, code: str, env: Mapping[str, str], events: Events) -> None:
         await self._ensure()
         if env:
-            await self._silent(f"__import__('guest.kernel_main').kernel_main.enter({json.dumps(dict(env))!r})")
+            await self._silent(
+                f"__import__('guest.kernel_main').kernel_main.enter({json.dumps(dict(env))!r})"
+            )
         async for message in self._request(code):
             for event in events_of(message):
                 await events.put(event)
@@ -112,14 +114,30 @@ class Kernel:
         return self._client
 
     async def _start(self) -> AsyncKernelClient:
-        self._directory = tempfile.mkdtemp(prefix="kernel-", dir="/run")
-        file = str(Path(self._directory) / "connection.json")
-        # Unix sockets: no port to race for, and a connect does not retry in steps of 100 ms.
-        write_connection_file(file, transport="ipc", ip=str(Path(self._directory) / "s"))
+        self._directory, file = _new_connection()
+        process = self._process = await self._spawn(file)
+        mark_expendable(process.pid)
+        client = AsyncKernelClient(connection_file=file)
+        client.load_connection_file()
+        async with asyncio.timeout(_READY_SECONDS):
+            while _sockets(self._directory) < _CHANNELS:
+                _check_alive(process)
+                await asyncio.sleep(_POLL_SECONDS)
+            client.start_channels(  # noqa: S604  the name of a channel
+                shell=True,
+                iopub=True,
+                stdin=False,
+                hb=False,
+                control=False,
+            )
+            await _wait_subscribed(client, process)
+        return client
+
+    async def _spawn(self, file: str) -> asyncio.subprocess.Process:
         root = str(Path(__file__).parents[1])
         # -P: a file of the user must not stand in for a module that the kernel imports.
         command = [self._session.python, "-P", "-c", _MAIN, root, file]
-        process = self._process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
@@ -128,16 +146,6 @@ class Kernel:
             env=self._session.environment(),
             start_new_session=True,
         )
-        mark_expendable(process.pid)
-        client = AsyncKernelClient(connection_file=file)
-        client.load_connection_file()
-        async with asyncio.timeout(_READY_SECONDS):
-            while sum(1 for _ in Path(self._directory).glob("s-*")) < _CHANNELS:
-                _check_alive(process)
-                await asyncio.sleep(_POLL_SECONDS)
-            client.start_channels(shell=True, iopub=True, stdin=False, hb=False, control=False)
-            await _wait_subscribed(client, process)
-        return client
 
     async def _request(self, code: str, *, silent: bool = False) -> AsyncIterator[dict[str, Any]]:
         """Execute code; yields its messages until the kernel is idle again."""
@@ -167,15 +175,26 @@ class Kernel:
             await self.stop()
 
 
+def _new_connection() -> tuple[str, str]:
+    """A folder for a kernel's sockets, and the connection file in it."""
+    directory = tempfile.mkdtemp(prefix="kernel-", dir="/run")
+    file = str(Path(directory) / "connection.json")
+    # Unix sockets: no port to race for, and a connect does not retry in steps of 100 ms.
+    write_connection_file(file, transport="ipc", ip=str(Path(directory) / "s"))
+    return directory, file
+
+
+def _sockets(directory: str) -> int:
+    return sum(1 for _ in Path(directory).glob("s-*"))
+
+
 def _check_alive(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         how = f"signal {-process.returncode}" if process.returncode < 0 else "exit"
         raise KernelLostError(f"its process ended ({how}, code {process.returncode})")
 
 
-async def _wait_subscribed(
-    client: AsyncKernelClient, process: asyncio.subprocess.Process
-) -> None:
+async def _wait_subscribed(client: AsyncKernelClient, process: asyncio.subprocess.Process) -> None:
     """Wait until the kernel's output reaches us: what it sends before that is lost."""
     while True:
         _check_alive(process)

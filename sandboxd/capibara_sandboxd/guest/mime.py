@@ -48,9 +48,7 @@ def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
         case "stream":
             return [{"type": content["name"], "text": content["text"], "timestamp": time.time_ns()}]
         case "execute_input":
-            return [
-                {"type": "number_of_executions", "execution_count": content["execution_count"]}
-            ]
+            return [{"type": "number_of_executions", "execution_count": content["execution_count"]}]
         case "execute_result":
             return [_result(content, main=True)]
         case "display_data" | "update_display_data":

@@ -168,9 +168,7 @@ class Processes:
         process.kill(number)
 
     async def _spawn(self, config: dict[str, Any], *, stdin: bool) -> asyncio.subprocess.Process:
-        cwd = self._session.resolve(config.get("cwd") or self._session.home)
-        if not Path(cwd).is_dir():
-            raise OpError("invalid_argument", f"cwd '{cwd}' does not exist or is no directory")
+        cwd = self._session.directory(config.get("cwd"))
         argv = [config.get("cmd") or "", *(config.get("args") or [])]
         if not argv[0]:
             raise OpError("invalid_argument", "the command is empty")

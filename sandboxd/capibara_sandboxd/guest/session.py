@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .faults import OpError
 
@@ -37,3 +38,10 @@ class Session:
         if path == "~" or path.startswith("~/"):
             path = self.home + path[1:]
         return os.path.normpath(os.path.join(self.home, path))  # noqa: PTH118
+
+    def directory(self, path: str | None) -> str:
+        """A working directory that is there; the user's home when none is asked for."""
+        found = self.resolve(path or self.home)
+        if not Path(found).is_dir():
+            raise OpError("invalid_argument", f"cwd '{found}' does not exist or is no directory")
+        return found

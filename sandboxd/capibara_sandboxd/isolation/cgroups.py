@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -149,7 +150,7 @@ def _try_version_1(name: str) -> list[Hierarchy]:
     return found
 
 
-def _enable_version_2(place: Path, wanted: list[str]) -> None:
+def _enable_version_2(place: Path, wanted: Sequence[str]) -> None:
     """Hand controllers down; processes of this cgroup first move to a leaf of their own."""
     control = place / "cgroup.subtree_control"
     text = " ".join(f"+{name}" for name in wanted)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .. import guest
+from capibara_sandboxd import guest
 
 USER: Final = "user"
 UID: Final = 1000
