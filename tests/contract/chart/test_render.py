@@ -39,12 +39,12 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=VALUE_SETS.values(), ids=VALUE_SETS.keys())
+@pytest.fixture(params=[*VALUE_SETS.values()], ids=[*VALUE_SETS])
 def rendered(request: pytest.FixtureRequest, helm: Helm) -> list[Manifest]:
     return helm.template(*request.param)
 
 
-@pytest.mark.parametrize("arguments", VALUE_SETS.values(), ids=VALUE_SETS.keys())
+@pytest.mark.parametrize("arguments", [*VALUE_SETS.values()], ids=[*VALUE_SETS])
 def test_lint_finds_nothing(helm: Helm, arguments: tuple[str, ...]) -> None:
     helm.run("lint", "--strict", str(CHART), *arguments)
 

@@ -1,0 +1,116 @@
+"""What the chart's roles allow, asked of a real API server by impersonation."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.chart import NAMESPACE, OPERATOR
+from support.chart_cluster import KINDS, Cluster, until
+
+ALLOWED = {
+    "get,list,watch": [f"{kind}.capibara6.dev" for kind in KINDS] + ["pods", "namespaces"],
+    "get,list,watch,create,patch,delete": ["deployments.apps", "services"],
+    "patch,delete": ["sandboxruns.capibara6.dev"],
+    "patch": [f"{kind}.capibara6.dev/status" for kind in KINDS],
+    "update": ["capibaraservices.capibara6.dev/finalizers", "sandboxruns.capibara6.dev/finalizers"],
+    "get": ["secrets"],
+    "get,create,patch": ["configmaps"],
+    "create,patch": ["events.events.k8s.io"],
+}
+REFUSED = {
+    "list,watch,create,update,patch,delete": ["secrets"],
+    "list,watch,update,delete": ["configmaps"],
+    "create,update": ["sandboxruns.capibara6.dev"],
+    "create,update,patch,delete": [
+        *("capibaraservices.capibara6.dev", "sandboxproviders.capibara6.dev"),
+        *("sandboxtemplates.capibara6.dev", "pods", "namespaces", "serviceaccounts"),
+        *("roles.rbac.authorization.k8s.io", "clusterroles.rbac.authorization.k8s.io"),
+        *("customresourcedefinitions.apiextensions.k8s.io", "nodes", "persistentvolumes"),
+        "validatingadmissionpolicies.admissionregistration.k8s.io",
+        "mutatingadmissionpolicies.admissionregistration.k8s.io",
+    ],
+    "create": ["pods/exec", "pods/portforward", "pods/proxy", "serviceaccounts/token"],
+    "impersonate": ["users", "groups", "serviceaccounts"],
+}
+
+
+def _questions(matrix: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [
+        (verb, resource)
+        for verbs, resources in matrix.items()
+        for verb in verbs.split(",")
+        for resource in resources
+    ]
+
+
+def _may(cluster: Cluster, user: str, verb: str, resource: str, namespace: str) -> bool:
+    name, _, subresource = resource.partition("/")
+    scope = "--all-namespaces" if namespace == "*" else f"--namespace={namespace}"
+    done = cluster.attempt(
+        *("auth", "can-i", verb, name, f"--subresource={subresource}", scope), user=user
+    )
+    assert done.stdout.strip() in {"yes", "no"}, done.stderr
+    return done.stdout.strip() == "yes"
+
+
+def test_operator_may_do_its_work_everywhere(installed: Cluster) -> None:
+    missing = [q for q in _questions(ALLOWED) if not _may(installed, OPERATOR, *q, "*")]
+    assert missing == []
+
+
+def test_operator_may_do_nothing_else(installed: Cluster) -> None:
+    for scope in ("*", NAMESPACE):
+        extra = [q for q in _questions(REFUSED) if _may(installed, OPERATOR, *q, scope)]
+        assert extra == [], scope
+
+
+@pytest.fixture
+def members(installed: Cluster, namespace: str) -> Iterator[str]:
+    """Users named after the built-in role that they have in the namespace."""
+    for role in ("view", "edit", "admin"):
+        installed.do(
+            *("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}"),
+            f"--namespace={namespace}",
+        )
+        until(lambda r=role: _may(installed, r, "get", "pods", namespace), f"the role {role}")  # type: ignore[misc]
+    yield namespace
+
+
+@pytest.mark.parametrize("kind", ["capibaraservices", "sandboxruns", "sandboxtemplates"])
+def test_built_in_roles_take_in_the_kinds(installed: Cluster, members: str, kind: str) -> None:
+    resource = f"{kind}.capibara6.dev"
+    reading = ("get", "list", "watch")
+    writing = ("create", "update", "patch", "delete", "deletecollection")
+
+    def rights(user: str) -> set[str]:
+        verbs = (*reading, *writing)
+        return {verb for verb in verbs if _may(installed, user, verb, resource, members)}
+
+    until(lambda: "watch" in rights("view"), "the aggregation of view")
+    until(lambda: "create" in rights("admin"), "the aggregation of admin")
+    assert rights("view") == {*reading}
+    assert rights("edit") == rights("admin") == {*reading, *writing}
+    for user in ("view", "edit", "admin"):
+        assert not _may(installed, user, "patch", f"{resource}/status", members)
+
+
+def test_built_in_roles_give_no_right_to_providers(installed: Cluster) -> None:
+    binding = ("create", "clusterrolebinding", "chief", "--clusterrole=admin", "--user=chief")
+    installed.do(*binding)
+    try:
+        until(lambda: _may(installed, "chief", "get", "pods", "*"), "the role admin")
+        for verb in ("get", "create", "update", "patch", "delete"):
+            assert not _may(installed, "chief", verb, "sandboxproviders.capibara6.dev", "*")
+    finally:
+        installed.do("delete", "clusterrolebinding", "chief")
+
+
+def test_provider_rights_are_given_by_name(installed: Cluster) -> None:
+    role = "capibara-operator-sandboxproviders-editor"
+    installed.do("create", "clusterrolebinding", "pe", f"--clusterrole={role}", "--user=pe")
+    try:
+        resource = "sandboxproviders.capibara6.dev"
+        until(lambda: _may(installed, "pe", "create", resource, "*"), "the role")
+        assert not _may(installed, "pe", "get", "secrets", NAMESPACE)
+    finally:
+        installed.do("delete", "clusterrolebinding", "pe")
