@@ -44,8 +44,8 @@ class _Series:
     last_seen: datetime
     last_seen_at: float
     sent_at: float = 0.0
+    sent_count: int = 0
     queued: bool = True
-    created: bool = False
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class EventRecorder:
     async def flush(self, *, seconds: float) -> bool:
         """Wait until everything is sent; False when that took longer than ``seconds``."""
         for series in self._series.values():
-            if series.created and not series.queued and series.count > _sent_count(series):
+            if not series.queued and series.count > series.sent_count > 0:
                 self._enqueue(series)
         try:
             async with asyncio.timeout(seconds):
@@ -187,18 +187,18 @@ class EventRecorder:
 
     async def _write(self, series: _Series) -> None:
         count = series.count
-        if series.created:
-            body = {"series": _series_field(count, series.last_seen)}
-            if await self._kube.patch(EVENTS, series.key, body) is None:
-                series.created = False  # it expired; a new one tells the same
-        if not series.created:
+        if not series.sent_count or not await self._update(series):
             manifest = dict(series.manifest)
             if count > 1:
                 manifest["series"] = _series_field(count, series.last_seen)
             await self._create(manifest)
-        series.created = True
-        series.manifest["series"] = {"count": count}
+        series.sent_count = count
         series.sent_at = self._clock.monotonic()
+
+    async def _update(self, series: _Series) -> bool:
+        """Count on; False when the Event has expired: a new one tells the same."""
+        body = {"series": _series_field(series.count, series.last_seen)}
+        return await self._kube.patch(EVENTS, series.key, body) is not None
 
     async def _create(self, manifest: Manifest) -> None:
         try:
@@ -207,10 +207,6 @@ class EventRecorder:
             # The answer to an earlier attempt was lost.
             if error.reason != "AlreadyExists":
                 raise
-
-
-def _sent_count(series: _Series) -> int:
-    return int(series.manifest.get("series", {}).get("count", 1))
 
 
 def _reference(obj: Manifest) -> dict[str, Any]:
