@@ -7,7 +7,7 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ KINDS: Final = ("capibaraservices", "sandboxproviders", "sandboxruns", "sandboxt
 
 Completed = subprocess.CompletedProcess[str]
 Object = dict[str, Any]
+Question = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,22 @@ class Cluster:
         self.do("delete", "namespace", name, "--wait=false")
 
     def install(self, *arguments: str) -> None:
-        """Install the chart and wait until the API server enforces its policies."""
+        """Install the chart, or bring it back to these values, and wait for its policies."""
         self.helm.run(
-            *("install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
+            *("upgrade", RELEASE, str(CHART), "--install"),
+            *("--namespace", NAMESPACE, "--create-namespace"),
             *arguments,
         )
         until(self._enforced, "the policies are in force")
 
-    def uninstall(self) -> None:
-        """Uninstall the chart and remove what it keeps."""
-        self.helm.run("uninstall", RELEASE, "--namespace", NAMESPACE)
-        self.release_runs()
-        self.do("delete", "crd", *(f"{kind}.capibara6.dev" for kind in KINDS), "--timeout=30s")
-        namespaces = "namespace/capibara-sandboxd"
-        self.do("wait", "--for=delete", namespaces, "--timeout=30s")
+    def allowed(self, user: str, questions: Sequence[Question], namespace: str) -> list[bool]:
+        """Whether a user may do each (verb, plural.group/subresource); ``""`` is cluster-wide."""
+        reviews = [_access_review(user, verb, what, namespace) for verb, what in questions]
+        template = '--output=jsonpath={.status.allowed}{"\\n"}'
+        everything = {"apiVersion": "v1", "kind": "List", "items": reviews}
+        answers = self.do("create", "--filename=-", template, obj=everything).split()
+        assert len(answers) == len(questions)
+        return [answer == "true" for answer in answers]
 
     def release_runs(self) -> None:
         """Remove the finalizer of every run, as docs/install.md has it for stranded ones."""
@@ -119,6 +122,24 @@ class Cluster:
             and "run-labels" in closed.stderr
             and "finalizers" in plain.stdout
         )
+
+
+def _access_review(user: str, verb: str, what: str, namespace: str) -> Object:
+    resource, _, subresource = what.partition("/")
+    plural, _, group = resource.partition(".")
+    service_accounts = ["system:serviceaccounts"] if user.startswith("system:") else []
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": user,
+            "groups": ["system:authenticated", *service_accounts],
+            "resourceAttributes": {
+                **{"verb": verb, "group": group, "version": "*", "resource": plural},
+                **{"subresource": subresource, "namespace": namespace},
+            },
+        },
+    }
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

@@ -184,7 +184,10 @@ def _kubeconfig_loader(paths: str, context: str) -> Callable[[Configuration], Aw
                 client_configuration=configuration,
                 persist_config=False,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except kube_config.ConfigException:
+            raise
+        except Exception as error:
+            # The loader lets whatever the file's contents lead to escape.
             raise LoginError(f"the kubeconfig {paths} is not valid: {error!r}") from error
         return _expires(loader)
 

@@ -35,8 +35,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Iterator[Cluster]:
+def installed(cluster: Cluster) -> Cluster:
     """The cluster with the chart installed and its policies in force; no operator runs."""
     cluster.install("--set=sandboxd.enabled=true")
-    yield cluster
-    cluster.uninstall()
+    return cluster

@@ -1,7 +1,6 @@
 """Install, upgrade and uninstall by the real Helm on a real API server."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ POLICIES += ("mutatingadmissionpolicybindings", "validatingadmissionpolicybindin
 
 
 @pytest.fixture
-def release(cluster: Cluster) -> Iterator[Cluster]:
+def release(cluster: Cluster) -> Cluster:
     cluster.install("--set=sandboxd.enabled=true")
-    yield cluster
-    if RELEASE in cluster.helm.run("list", "--short", "--namespace", NAMESPACE).stdout:
-        cluster.uninstall()
+    return cluster
 
 
 def _upgrade(cluster: Cluster, *arguments: str, chart: Path = CHART) -> None:
@@ -139,6 +136,7 @@ def _without_operator_a_new_run_is_not_held(cluster: Cluster, namespace: str) ->
 
 
 def test_uninstall_without_keep_removes_the_kinds(release: Cluster) -> None:
+    release.release_runs()
     _upgrade(release, "--set=sandboxd.enabled=true,crds.keep=false")
     release.helm.run("uninstall", RELEASE, "--namespace", NAMESPACE)
     for kind in KINDS:

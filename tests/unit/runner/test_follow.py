@@ -1,6 +1,7 @@
 """Attaching, reattaching, the start lock, and what the death of either process changes."""
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -109,6 +110,17 @@ async def test_dead_worker_is_reported_as_lost(sandbox: Sandbox) -> None:
     assert ending(again).reason is ExitReason.LOST
     assert sleeper is not None
     os.kill(sleeper, signal.SIGKILL)
+
+
+async def test_worker_killed_for_memory_is_told_apart(sandbox: Sandbox) -> None:
+    sandbox.upload(SLOW)
+    state = sandbox.home / ".capibara"
+    (state / "lock").write_text("uid-1")
+    # A base below what any machine counts: the killer has struck since.
+    started = {"type": "started", "seq": 0, "time": 1.0, "pid": 1, "oomKills": -1}
+    (state / "log-uid-1.jsonl").write_text(json.dumps(started) + "\n")
+    end = ending(await sandbox.records("uid-1"))
+    assert (end.reason, end.code, end.oom_killed) == (ExitReason.OUT_OF_MEMORY, 137, True)
 
 
 async def test_half_written_line_of_a_dead_worker_is_left_out(sandbox: Sandbox) -> None:
