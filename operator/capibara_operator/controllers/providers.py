@@ -82,14 +82,13 @@ class ProviderReconciler:
         )
         if status == previous:
             return
-        written = await self._kube.patch(
+        # Not put into the store: the watch's echo is what wakes the runs that wait.
+        await self._kube.patch(
             SANDBOX_PROVIDERS,
             key,
             {"status": status.model_dump(include=_OWNED, by_alias=True, mode="json")},
             subresource="status",
         )
-        if written is not None:
-            self._providers.upsert(written)
         self._announce(obj, previous, status)
 
     def _announce(

@@ -91,11 +91,8 @@ class TemplateReconciler:
     async def _write(self, key: Key, status: SandboxTemplateStatus) -> None:
         # Merge patch: an absent field must be said to be absent.
         body = status.model_dump(by_alias=True, mode="json")
-        written = await self._kube.patch(
-            SANDBOX_TEMPLATES, key, {"status": body}, subresource="status"
-        )
-        if written is not None:
-            self._templates.upsert(written)
+        # Not put into the store: the watch's echo is what wakes the runs that wait.
+        await self._kube.patch(SANDBOX_TEMPLATES, key, {"status": body}, subresource="status")
 
     def _announce(
         self, obj: Manifest, previous: SandboxTemplateStatus, status: SandboxTemplateStatus
