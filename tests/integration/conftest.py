@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.operator_process import OperatorProcess
 
 ROOT = Path(__file__).parents[2]

@@ -40,12 +40,12 @@ def test_an_exception_is_one_line_with_error_and_stacktrace(
 ) -> None:
     logs.configure(level="INFO", log_format="json")
     try:
-        raise ValueError("two\nlines")
+        int("two\nlines")
     except ValueError:
         logging.getLogger("x").exception("failed")
     (text,) = lines(capsys)
     line = json.loads(text)
-    assert line["error"] == "two\nlines"
+    assert "two" in line["error"]
     assert "Traceback" in line["stacktrace"]
     assert not {"exc_info", "exc_text", "args", "name", "taskName"} & line.keys()
 

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from capibara_operator.settings import SettingsError, load
+from capibara_operator.settings import Settings, SettingsError, load
+from capibara_operator.version import VERSION
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in list(os.environ):
         if name.startswith("CAPIBARA_"):
             monkeypatch.delenv(name)
@@ -83,9 +83,6 @@ def test_variables_that_kubernetes_injects_for_our_own_services_do_no_harm(
 
 
 def test_help_names_every_variable_and_version_tells_the_version() -> None:
-    from capibara_operator.settings import Settings
-    from capibara_operator.version import VERSION
-
     page = _run("--help")
     assert all(f"CAPIBARA_{name.upper()}" in page for name in Settings.model_fields)
     assert VERSION in _run("--version")
