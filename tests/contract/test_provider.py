@@ -118,6 +118,12 @@ async def test_follow_of_a_failing_command(api: E2BSandboxes, sandbox: str) -> N
     assert (caught.value.exit_code, caught.value.stderr) == (75, "why\n")
 
 
+async def test_follower_killed_inside_the_sandbox(api: E2BSandboxes, sandbox: str) -> None:
+    with pytest.raises(SandboxError) as caught:
+        await follow(api, sandbox, "kill -9 $$")
+    assert caught.value.fault is Fault.UNREACHABLE
+
+
 async def test_disconnecting_leaves_the_command_running(api: E2BSandboxes, sandbox: str) -> None:
     command = "echo up; sleep 0.7; echo done > /tmp/done"
     async with aclosing(api.follow(sandbox, command)) as pieces:

@@ -142,11 +142,9 @@ class E2BSandboxes:
             async for piece in pieces:
                 yield piece
         except CommandExit as error:
-            if error.exit_code < 0 and await self.get(sandbox_id) is None:
-                raise SandboxError(
-                    Fault.NOT_FOUND, "The sandbox ended while its command was followed.", 404
-                ) from error
-            raise
+            if error.exit_code >= 0:
+                raise
+            raise await self._killed(sandbox_id) from error
         except Exception as error:
             raise self._error(error, "follow", Answer()) from error
         finally:
@@ -232,6 +230,14 @@ class E2BSandboxes:
             PROVIDER_REQUEST_SECONDS.labels(self._provider, operation).observe(
                 time.monotonic() - began
             )
+
+    async def _killed(self, sandbox_id: str) -> SandboxError:
+        """What a followed command's death by a signal means: not the command's own ending."""
+        if await self.get(sandbox_id) is None:
+            text = "The sandbox ended while its command was followed."
+            return SandboxError(Fault.NOT_FOUND, text, 404)
+        text = "The followed command was killed inside the sandbox. It is followed anew."
+        return SandboxError(Fault.UNREACHABLE, text)
 
     def _error(self, error: Exception, operation: str, answer: Answer) -> SandboxError:
         what, _ = _OPERATIONS[operation]

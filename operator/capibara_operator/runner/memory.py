@@ -1,10 +1,11 @@
-"""How often the kernel's out-of-memory killer has struck here."""
+"""The kernel's out-of-memory killer: how often it has struck here, and whom it prefers."""
 
 from __future__ import annotations
 
 import os
 
 ROOT = "/sys/fs/cgroup"
+EXPENDABLE, ORDINARY = "1000", "0"
 
 
 def oom_kills() -> int | None:
@@ -14,6 +15,15 @@ def oom_kills() -> int | None:
         if count is not None:
             return count
     return None
+
+
+def set_oom_score(value: str) -> None:
+    """Have this process, and those that it starts from now on, killed sooner or later."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError:
+        return
 
 
 def _candidates() -> list[str]:

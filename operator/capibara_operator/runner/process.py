@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 
+from .memory import EXPENDABLE, ORDINARY, set_oom_score
 from .outcome import Failure, Outcome, Stop
 
 TYPE_CHECKING = False
@@ -63,7 +64,7 @@ def _spawn(
     command: list[str], environment: dict[str, str], directory: str
 ) -> subprocess.Popen[bytes]:
     """Start the command, so that the out-of-memory killer prefers it to the worker."""
-    _set_oom_score("1000")
+    set_oom_score(EXPENDABLE)
     try:
         return subprocess.Popen(
             command,
@@ -75,15 +76,7 @@ def _spawn(
             start_new_session=True,
         )
     finally:
-        _set_oom_score("0")
-
-
-def _set_oom_score(value: str) -> None:
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(value)
-    except OSError:
-        return
+        set_oom_score(ORDINARY)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 
 from .event_log import EventLog
-from .memory import oom_kills
+from .memory import ORDINARY, oom_kills, set_oom_score
 from .outcome import Outcome, Stop
 
 TYPE_CHECKING = False
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def work(job_path: str, log_path: str) -> None:
     """Run the job at ``job_path`` and write its event log to ``log_path``."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A sandbox may have marked the follower that this was forked from as expendable.
+    set_oom_score(ORDINARY)
     with open(job_path, encoding="ascii") as file:
         job = json.load(file)
     log = EventLog(log_path, job["limits"])
