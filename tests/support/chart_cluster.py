@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from support.chart import CHART, NAMESPACE, RELEASE, Helm
 
-_TIMEOUT_SECONDS: Final = 60
-_IN_FORCE_SECONDS: Final = 30
+_TIMEOUT_SECONDS: Final = 150
+_IN_FORCE_SECONDS: Final = 60
 KINDS: Final = ("capibaraservices", "sandboxproviders", "sandboxruns", "sandboxtemplates")
 
 Completed = subprocess.CompletedProcess[str]
@@ -135,8 +135,12 @@ def _access_review(user: str, verb: str, what: str, namespace: str) -> Object:
             "user": user,
             "groups": ["system:authenticated", *service_accounts],
             "resourceAttributes": {
-                **{"verb": verb, "group": group, "version": "*", "resource": plural},
-                **{"subresource": subresource, "namespace": namespace},
+                "verb": verb,
+                "group": group,
+                "version": "*",
+                "resource": plural,
+                "subresource": subresource,
+                "namespace": namespace,
             },
         },
     }

@@ -118,7 +118,7 @@ def test_uninstall_keeps_what_users_made_and_leaves_nothing_in_the_way(
     assert release.get(*run)["metadata"]["finalizers"] == [FINALIZER]
     assert release.get("sandboxruns.capibara6.dev", f"--namespace={namespace}")["items"]
     _without_operator_a_new_run_is_not_held(release, namespace)
-    release.do("wait", "--for=delete", "namespace/capibara-sandboxd", "--timeout=30s")
+    release.do("wait", "--for=delete", "namespace/capibara-sandboxd", "--timeout=120s")
 
     release.install("--set=sandboxd.enabled=true")
     assert _uids(release) == before
@@ -141,8 +141,8 @@ def test_uninstall_without_keep_removes_the_kinds(release: Cluster) -> None:
     release.helm.run("uninstall", RELEASE, "--namespace", NAMESPACE)
     for kind in KINDS:
         crd = f"crd/{kind}.capibara6.dev"
-        release.do("wait", "--for=delete", crd, "--timeout=30s")
-    release.do("wait", "--for=delete", "namespace/capibara-sandboxd", "--timeout=30s")
+        release.do("wait", "--for=delete", crd, "--timeout=120s")
+    release.do("wait", "--for=delete", "namespace/capibara-sandboxd", "--timeout=120s")
 
 
 def test_stranded_run_is_released_by_the_documented_command(
@@ -153,7 +153,7 @@ def test_stranded_run_is_released_by_the_documented_command(
     release.do("delete", *run, "--wait=false")
     assert release.get(*run)["metadata"]["deletionTimestamp"]
     release.release_runs()
-    release.do("wait", "--for=delete", *run, "--timeout=10s")
+    release.do("wait", "--for=delete", *run, "--timeout=60s")
 
 
 @pytest.mark.parametrize(
