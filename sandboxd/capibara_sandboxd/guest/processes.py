@@ -191,18 +191,19 @@ class Processes:
 
     def _follow(self, process: Process) -> Subscriber:
         follower = Subscriber()
-        process.followers.append(follower)
+        if process.end is None:
+            process.followers.append(follower)
         return follower
 
     async def _events(self, process: Process, follower: Subscriber) -> AsyncIterator[bytes]:
         yield frames.pack_json({"start": {"pid": process.pid}})
+        if follower not in process.followers:
+            yield process.end or b""
+            return
         try:
-            while process.end is None or follower in process.followers:
-                chunk = await follower.get()
+            while (chunk := await follower.get()) is not process.end:
                 yield chunk
-                if chunk is process.end:
-                    return
-            yield process.end
+            yield chunk
         finally:
             if follower in process.followers:
                 process.followers.remove(follower)
@@ -218,7 +219,6 @@ class Processes:
             process.deadline.cancel()
         process.end = _end_event(process, code)
         await process.publish(process.end)
-        process.followers.clear()
         await asyncio.sleep(_FINISHED_KEPT_SECONDS)
         if self._known.get(process.pid) is process:
             del self._known[process.pid]

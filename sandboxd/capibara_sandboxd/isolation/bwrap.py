@@ -125,7 +125,7 @@ def command(  # noqa: PLR0913  the parts of one command
 
     A shell moves itself into the cgroups through descriptors opened by us, sets the limits and
     becomes bubblewrap: at no time does code of the sandbox run outside its limits.
-    ``memory_kib`` is the address space limit where there is no memory cgroup.
+    ``memory_kib`` is the limit of each process where there is no memory cgroup.
     """
     arguments = base_arguments(disable_userns=disable_userns)
     arguments += _mount_arguments(rootfs, directory, group)
@@ -137,7 +137,7 @@ def command(  # noqa: PLR0913  the parts of one command
         f"ulimit -c 0 -n {_OPEN_FILES} -f {_FILE_BLOCKS}",
     ]
     if memory_kib:
-        steps.append(f"ulimit -v {memory_kib}")
+        steps.append(f"ulimit -d {memory_kib}")
     script = " && ".join((*steps, 'exec "$@"'))
     settings = _agent_options(rootfs, listener, max_processes)
     agent = [rootfs.python, "-I", "-S", "-c", _BOOT, GUEST_DIR, settings]

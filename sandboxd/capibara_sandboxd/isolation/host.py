@@ -40,7 +40,7 @@ class Host:
         memory = (
             (True, how)
             if "memory" in limits
-            else (False, f"{none}: RLIMIT_AS per process, not per sandbox")
+            else (False, f"{none}: RLIMIT_DATA per process, not per sandbox")
         )
         return [
             ("namespaces", True, ", ".join((*bwrap.NAMESPACES, "mount"))),

@@ -1,0 +1,518 @@
+"""The unmodified e2b and e2b-code-interpreter SDKs against a real sandboxd."""
+
+import asyncio
+import base64
+import gzip
+import io
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import e2b
+import e2b_code_interpreter as ci
+import httpx
+import pytest
+from e2b.exceptions import (
+    AuthenticationException,
+    FileNotFoundException,
+    InvalidArgumentException,
+    NotFoundException,
+    RateLimitException,
+    SandboxException,
+    SandboxNotFoundException,
+    SandboxNotRunningException,
+    TimeoutException,
+)
+
+from support.sandboxd_process import SandboxdProcess
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def account(sandboxd: SandboxdProcess) -> dict[str, str]:
+    """Arguments that send an SDK call to the daemon."""
+    return {"api_key": sandboxd.api_key, "api_url": sandboxd.url, "sandbox_url": sandboxd.url}
+
+
+@pytest.fixture(scope="module")
+def sandbox(account: dict[str, str]) -> Iterator[ci.Sandbox]:
+    """One sandbox for the tests that leave no trace in it."""
+    made = ci.Sandbox.create("default", envs={"GREETING": "hello"}, timeout=600, **account)
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+async def async_sandbox(account: dict[str, str]) -> AsyncIterator[ci.AsyncSandbox]:
+    made = await ci.AsyncSandbox.create("default", timeout=120, **account)
+    yield made
+    await made.kill()
+
+
+class TestControlPlane:
+    def test_lifecycle(self, sandboxd: SandboxdProcess, account: dict[str, str]) -> None:
+        tag = {"run": uuid.uuid4().hex, "text": 'a b&c="ü"'}
+        made = e2b.Sandbox.create("data-analysis", metadata=tag, timeout=60, **account)
+        info = made.get_info()
+        assert (info.template_id, info.cpu_count, info.memory_mb) == ("data-analysis", 1, 1024)
+        assert info.metadata == tag
+        assert 55 < (info.end_at - info.started_at).total_seconds() <= 61
+        found = e2b.Sandbox.list(query=e2b.SandboxQuery(metadata=tag), **account).next_items()
+        assert [one.sandbox_id for one in found] == [made.sandbox_id]
+        assert e2b.Sandbox.connect(made.sandbox_id, **account).commands.run("true").exit_code == 0
+        assert made.is_running()
+        assert made.kill()
+        assert not made.kill()
+        assert not made.is_running()
+        assert not sandboxd.sandboxes(tag)
+        with pytest.raises(SandboxNotFoundException):
+            made.get_info()
+        with pytest.raises(SandboxNotRunningException):
+            made.commands.run("true")
+
+    def test_list_pages_newest_first(self, account: dict[str, str]) -> None:
+        tag = {"page": uuid.uuid4().hex}
+        made = [e2b.Sandbox.create("base", metadata=tag, **account) for _ in range(3)]
+        pages = e2b.Sandbox.list(query=e2b.SandboxQuery(metadata=tag), limit=2, **account)
+        first = [one.sandbox_id for one in pages.next_items()]
+        assert pages.has_next
+        second = [one.sandbox_id for one in pages.next_items()]
+        assert not pages.has_next
+        assert first + second == [one.sandbox_id for one in reversed(made)]
+        for one in made:
+            one.kill()
+
+    def test_lifetime_is_enforced_and_extended(self, account: dict[str, str]) -> None:
+        made = e2b.Sandbox.create("base", timeout=2, **account)
+        longer = e2b.Sandbox.create("base", timeout=2, **account)
+        longer.set_timeout(60)
+        _until(lambda: not made.is_running(), seconds=5)
+        assert longer.is_running()
+        longer.set_timeout(0)
+        _until(lambda: not longer.is_running(), seconds=5)
+
+    def test_timeout_can_pause_and_connect_resumes(self, account: dict[str, str]) -> None:
+        lifecycle = {"on_timeout": "pause", "auto_resume": False}
+        made = e2b.Sandbox.create("base", timeout=2, lifecycle=lifecycle, **account)
+        made.files.write("kept.txt", "1")
+        _until(lambda: made.get_info().state == e2b.SandboxState.PAUSED, seconds=5)
+        assert not made.is_running()
+        resumed = e2b.Sandbox.connect(made.sandbox_id, timeout=60, **account)
+        assert resumed.files.read("kept.txt") == "1"
+        assert resumed.pause()
+        assert not resumed.pause()
+        assert resumed.kill()
+
+    def test_idempotency_key(self, account: dict[str, str]) -> None:
+        key = uuid.uuid4().hex
+        made = e2b.Sandbox.create("base", idempotency_key=key, **account)
+        same = e2b.Sandbox.create("base", idempotency_key=key, **account)
+        assert same.sandbox_id == made.sandbox_id
+        with pytest.raises(SandboxException) as mismatch:
+            e2b.Sandbox.create("base", timeout=77, idempotency_key=key, **account)
+        assert mismatch.value.status_code == 422
+        made.kill()
+        with pytest.raises(SandboxException) as ended:
+            e2b.Sandbox.create("base", idempotency_key=key, **account)
+        assert ended.value.status_code == 409
+
+    def test_simultaneous_creates_with_one_key_make_one_sandbox(
+        self, sandboxd: SandboxdProcess
+    ) -> None:
+        async def create(client: httpx.AsyncClient, tag: str) -> str:
+            headers = {"X-API-KEY": sandboxd.api_key, "Idempotency-Key": tag}
+            body = {"templateID": "base", "metadata": {"tag": tag}}
+            answer = await client.post(
+                f"{sandboxd.url}/v2/sandboxes", json=body, headers=headers, timeout=30
+            )
+            return str(answer.json()["sandboxID"])
+
+        async def both(tag: str) -> list[str]:
+            async with httpx.AsyncClient() as client:
+                return await asyncio.gather(*(create(client, tag) for _ in range(4)))
+
+        tag = uuid.uuid4().hex
+        assert len(set(asyncio.run(both(tag)))) == 1
+        assert len(sandboxd.sandboxes({"tag": tag})) == 1
+
+    def test_wrong_key(self, account: dict[str, str]) -> None:
+        with pytest.raises(AuthenticationException):
+            e2b.Sandbox.create("base", **account | {"api_key": "e2b_" + "0" * 40})
+
+    def test_unknown_template(self, account: dict[str, str]) -> None:
+        with pytest.raises(SandboxException, match="template 'nope' not found") as refused:
+            e2b.Sandbox.create("nope", **account)
+        assert refused.value.status_code == 404
+
+    def test_concurrency_limit(self) -> None:
+        small = SandboxdProcess("--max-sandboxes", "1", templates=())
+        small.start()
+        try:
+            account = {"api_key": small.api_key, "api_url": small.url, "sandbox_url": small.url}
+            e2b.Sandbox.create("base", **account)
+            with pytest.raises(RateLimitException, match="maximum number of concurrent") as full:
+                e2b.Sandbox.create("base", retries=0, **account)
+            assert full.value.status_code == 429
+        finally:
+            small.close()
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body", "status"),
+        [
+            ("POST", "/v2/sandboxes", "{", 400),
+            ("POST", "/v2/sandboxes", "[]", 400),
+            ("POST", "/v2/sandboxes", "{}", 400),
+            ("POST", "/v2/sandboxes", '{"templateID": "base", "timeout": 0}', 400),
+            ("POST", "/v2/sandboxes", '{"templateID": "base", "timeout": 1e9}', 400),
+            ("POST", "/v2/sandboxes", '{"templateID": "base", "metadata": {"a": 1}}', 400),
+            ("POST", "/v2/sandboxes", '{"templateID": "base", "envVars": {"a b": "1"}}', 400),
+            ("POST", "/v2/sandboxes", '{"templateID": "base", "volumeMounts": [{}]}', 400),
+            (
+                "POST",
+                "/v2/sandboxes",
+                '{"templateID": "base", "network": {"rules": {"a": []}}}',
+                400,
+            ),
+            ("GET", "/v2/sandboxes?limit=0", "", 400),
+            ("GET", "/v2/sandboxes?state=lost", "", 400),
+            ("GET", "/v2/sandboxes?nextToken=%21", "", 400),
+            ("POST", "/sandboxes/none/timeout", '{"timeout": 1}', 404),
+            ("DELETE", "/sandboxes/none", "", 404),
+            ("GET", "/nowhere", "", 404),
+            ("PATCH", "/v2/sandboxes", "", 405),
+        ],
+    )
+    def test_bad_requests_answer_json(
+        self, sandboxd: SandboxdProcess, method: str, path: str, body: str, status: int
+    ) -> None:
+        headers = {"X-API-KEY": sandboxd.api_key}
+        answer = httpx.request(method, sandboxd.url + path, content=body, headers=headers)
+        assert answer.status_code == status
+        assert answer.json()["code"] == status
+        assert answer.json()["message"]
+
+    def test_version_1_path_and_missing_key(self, sandboxd: SandboxdProcess) -> None:
+        body = {"templateID": "base", "secure": True}
+        refused = httpx.post(f"{sandboxd.url}/sandboxes", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (401, 401)
+        headers = {"X-API-KEY": sandboxd.api_key}
+        made = httpx.post(f"{sandboxd.url}/sandboxes", json=body, headers=headers, timeout=30)
+        assert made.status_code == 201
+        path = f"{sandboxd.url}/sandboxes/{made.json()['sandboxID']}"
+        assert httpx.delete(path, headers=headers).status_code == 204
+
+
+class TestCommands:
+    def test_foreground(self, sandbox: ci.Sandbox) -> None:
+        command = "echo $GREETING $EXTRA; echo oops >&2; pwd"
+        done = sandbox.commands.run(command, envs={"EXTRA": "you"}, cwd="/tmp")
+        assert (done.stdout, done.stderr, done.exit_code) == ("hello you\n/tmp\n", "oops\n", 0)
+
+    def test_exit_code(self, sandbox: ci.Sandbox) -> None:
+        with pytest.raises(e2b.CommandExitException) as failed:
+            sandbox.commands.run("echo out; exit 7")
+        assert (failed.value.exit_code, failed.value.stdout) == (7, "out\n")
+
+    def test_output_is_streamed(self, sandbox: ci.Sandbox) -> None:
+        began = time.monotonic()
+        seen: list[float] = []
+        sandbox.commands.run(
+            "echo 1; sleep 1; echo 2", on_stdout=lambda _: seen.append(time.monotonic() - began)
+        )
+        assert len(seen) == 2
+        assert seen[0] < 0.9 < seen[1]
+
+    def test_large_output_is_whole(self, sandbox: ci.Sandbox) -> None:
+        done = sandbox.commands.run("head -c 3000000 /dev/zero | tr '\\0' x")
+        assert len(done.stdout) == 3_000_000
+
+    def test_background_input_and_kill(self, sandbox: ci.Sandbox) -> None:
+        handle = sandbox.commands.run("cat", background=True, stdin=True)
+        assert handle.pid in {one.pid for one in sandbox.commands.list()}
+        sandbox.commands.send_stdin(handle.pid, "line\n")
+        sandbox.commands.close_stdin(handle.pid)
+        assert handle.wait().stdout == "line\n"
+        sleeper = sandbox.commands.run("sleep 100", background=True)
+        assert sleeper.kill()
+        with pytest.raises(e2b.CommandExitException):
+            sleeper.wait()
+        assert not sandbox.commands.kill(999_999)
+
+    def test_server_enforces_the_timeout(self, sandbox: ci.Sandbox) -> None:
+        with pytest.raises(TimeoutException):
+            sandbox.commands.run("echo $$ > pid; exec sleep 300", timeout=1)
+        pid = sandbox.files.read("pid").strip()
+        assert sandbox.commands.run(f"kill -0 {pid} || echo gone").stdout == "gone\n"
+
+    def test_disconnect_leaves_it_running_and_connect_follows(self, sandbox: ci.Sandbox) -> None:
+        handle = sandbox.commands.run("sleep 1; echo late", background=True)
+        handle.disconnect()
+        assert sandbox.commands.connect(handle.pid).wait().stdout == "late\n"
+
+    def test_errors(self, sandbox: ci.Sandbox) -> None:
+        with pytest.raises(InvalidArgumentException, match="cwd '/nowhere'"):
+            sandbox.commands.run("true", cwd="/nowhere")
+        with pytest.raises(AuthenticationException, match="user 'root'"):
+            sandbox.commands.run("true", user="root")
+        with pytest.raises(NotFoundException):
+            sandbox.commands.connect(999_999)
+
+    def test_killed_sandbox_breaks_the_stream(self, account: dict[str, str]) -> None:
+        made = e2b.Sandbox.create("base", **account)
+        handle = made.commands.run("sleep 100", background=True)
+        made.kill()
+        with pytest.raises(SandboxNotRunningException):
+            handle.wait()
+
+    async def test_async(self, async_sandbox: ci.AsyncSandbox) -> None:
+        done = await asyncio.gather(
+            *(async_sandbox.commands.run(f"echo {number}") for number in range(8))
+        )
+        assert [one.stdout for one in done] == [f"{number}\n" for number in range(8)]
+        handle = await async_sandbox.commands.run("sleep 100", background=True, timeout=0)
+        assert await handle.kill()
+
+
+class TestFiles:
+    def test_text_bytes_and_several(self, sandbox: ci.Sandbox) -> None:
+        data = bytes(range(256)) * 500
+        sandbox.files.write("/data/new/text.txt", "grüße")
+        assert sandbox.files.read("/data/new/text.txt") == "grüße"
+        written = sandbox.files.write_files(
+            [{"path": "one.bin", "data": data}, {"path": "sub/two.txt", "data": "2"}]
+        )
+        assert [one.path for one in written] == ["/home/user/one.bin", "/home/user/sub/two.txt"]
+        assert sandbox.files.read("one.bin", format="bytes") == data
+        assert sandbox.files.read("one.bin", format="bytes", gzip=True) == data
+        assert b"".join(sandbox.files.read("one.bin", format="stream")) == data
+
+    def test_octet_stream_and_gzip_uploads(self, sandbox: ci.Sandbox) -> None:
+        data = b"abc" * 100_000
+        sandbox.files.write("stream.bin", io.BytesIO(data))
+        sandbox.files.write("gzip.bin", data, gzip=True)
+        assert sandbox.files.read("stream.bin", format="bytes") == data
+        assert sandbox.files.read("gzip.bin", format="bytes") == data
+
+    def test_overwrite_keeps_the_mode(self, sandbox: ci.Sandbox) -> None:
+        sandbox.files.write("tool.sh", "long content")
+        sandbox.commands.run("chmod 700 tool.sh")
+        sandbox.files.write("tool.sh", "short")
+        assert sandbox.files.read("tool.sh") == "short"
+        assert sandbox.files.get_info("tool.sh").mode == 0o700
+
+    def test_tree(self, sandbox: ci.Sandbox) -> None:
+        assert sandbox.files.make_dir("tree/a/b")
+        assert not sandbox.files.make_dir("tree/a/b")
+        sandbox.files.write("tree/a/file", "1")
+        sandbox.commands.run("ln -s /etc/passwd tree/link")
+        names = [one.path for one in sandbox.files.list("tree", depth=3)]
+        root = "/home/user/tree"
+        assert names == [f"{root}/a", f"{root}/a/b", f"{root}/a/file", f"{root}/link"]
+        assert sandbox.files.get_info("tree/link").symlink_target == "/etc/passwd"
+        assert sandbox.files.rename("tree/a/file", "/tmp/moved").path == "/tmp/moved"
+        assert sandbox.files.exists("/tmp/moved")
+        sandbox.files.remove("tree")
+        assert not sandbox.files.exists("tree")
+
+    def test_errors(self, sandbox: ci.Sandbox) -> None:
+        with pytest.raises(FileNotFoundException, match="does not exist"):
+            sandbox.files.read("missing.txt")
+        with pytest.raises(InvalidArgumentException, match="is a directory"):
+            sandbox.files.read("/home/user")
+        with pytest.raises(FileNotFoundException):
+            sandbox.files.list("missing")
+        with pytest.raises(SandboxException):
+            sandbox.files.write("/usr/bin/evil", "x")
+
+    def test_truncated_gzip_is_refused(
+        self, sandboxd: SandboxdProcess, sandbox: ci.Sandbox
+    ) -> None:
+        body = gzip.compress(b"x" * 10_000)[:-20]
+        headers = _envd_headers(sandbox) | {
+            "Content-Encoding": "gzip",
+            "Content-Type": "application/octet-stream",
+        }
+        answer = httpx.post(f"{sandboxd.url}/files?path=broken", content=body, headers=headers)
+        assert answer.status_code == 400
+
+
+class TestAccess:
+    @pytest.mark.parametrize("token", [None, "", "wrong"])
+    def test_envd_needs_the_token(
+        self, sandboxd: SandboxdProcess, sandbox: ci.Sandbox, token: str | None
+    ) -> None:
+        headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49983"}
+        if token is not None:
+            headers["X-Access-Token"] = token
+        for method, path in (
+            ("GET", "/files?path=/etc/passwd"),
+            ("GET", "/envs"),
+            ("GET", "/metrics"),
+            ("POST", "/process.Process/List"),
+        ):
+            answer = httpx.request(method, sandboxd.url + path, headers=headers)
+            assert answer.status_code == 401, path
+
+    def test_other_sandboxes_token_does_not_open(
+        self, sandboxd: SandboxdProcess, sandbox: ci.Sandbox, account: dict[str, str]
+    ) -> None:
+        other = e2b.Sandbox.create("base", **account)
+        headers = _envd_headers(other) | {"E2b-Sandbox-Id": sandbox.sandbox_id}
+        answer = httpx.get(f"{sandboxd.url}/files?path=/etc/passwd", headers=headers)
+        assert answer.status_code == 401
+        other.kill()
+
+    def test_public_traffic_can_be_closed(
+        self, sandboxd: SandboxdProcess, account: dict[str, str]
+    ) -> None:
+        made = ci.Sandbox.create("base", network={"allow_public_traffic": False}, **account)
+        assert made.run_code("6 * 7").text == "42"
+        headers = {"E2b-Sandbox-Id": made.sandbox_id, "E2b-Sandbox-Port": "49999"}
+        assert httpx.get(f"{sandboxd.url}/health", headers=headers).status_code == 403
+        made.kill()
+
+    def test_gone_sandbox_and_closed_port(
+        self, sandboxd: SandboxdProcess, sandbox: ci.Sandbox
+    ) -> None:
+        gone = httpx.get(f"{sandboxd.url}/health", headers={"E2b-Sandbox-Id": "inone"})
+        assert (gone.status_code, gone.json()["message"]) == (502, "The sandbox was not found")
+        headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "4444"}
+        closed = httpx.get(sandboxd.url, headers=headers)
+        assert closed.status_code == 502
+        assert closed.json()["message"] == "The sandbox is running but port is not open"
+
+    def test_a_users_server_is_reached_by_its_port(
+        self, sandboxd: SandboxdProcess, sandbox: ci.Sandbox
+    ) -> None:
+        sandbox.files.write("site/index.html", "<p>here</p>")
+        server = sandbox.commands.run(
+            "python3 -m http.server 8123 --bind 127.0.0.1 -d site", background=True, timeout=0
+        )
+        headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "8123"}
+        _until(lambda: httpx.get(sandboxd.url, headers=headers).status_code == 200, seconds=10)
+        assert httpx.get(sandboxd.url, headers=headers).text == "<p>here</p>"
+        server.kill()
+
+    def test_log_holds_no_secret(self, sandboxd: SandboxdProcess, sandbox: ci.Sandbox) -> None:
+        sandbox.commands.run("true", envs={"PASSWORD": "hunter2-secret"})
+        token = sandbox._envd_access_token
+        assert token
+        for secret in (sandboxd.api_key, token, "hunter2-secret"):
+            assert secret not in sandboxd.log
+
+    def test_metrics(self, sandboxd: SandboxdProcess, sandbox: ci.Sandbox) -> None:
+        text = httpx.get(f"{sandboxd.url}/metrics").text
+        assert "capibara_sandboxd_create_seconds_count" in text
+        usage = httpx.get(f"{sandboxd.url}/metrics", headers=_envd_headers(sandbox)).json()
+        assert usage["mem_total"] == 512 * 1024 * 1024
+        assert 0 < usage["mem_used"] < usage["mem_total"]
+
+
+class TestCodeInterpreter:
+    def test_result_output_and_state(self, sandbox: ci.Sandbox) -> None:
+        first = sandbox.run_code("print('out'); import sys; print('err', file=sys.stderr); x = 41")
+        assert (first.logs.stdout, first.logs.stderr) == (["out\n"], ["err\n"])
+        second = sandbox.run_code("x + 1")
+        assert second.text == "42"
+        assert second.execution_count == first.execution_count + 1
+        assert sandbox.run_code("import os; os.getcwd()").text == "/home/user"
+
+    def test_error(self, sandbox: ci.Sandbox) -> None:
+        error = sandbox.run_code("def f():\n    return 1 / 0\nf()").error
+        assert error
+        assert (error.name, error.value) == ("ZeroDivisionError", "division by zero")
+        assert "return 1 / 0" in error.traceback
+        assert "\x1b[" not in error.traceback
+
+    def test_plot_is_a_png_and_a_chart(self, sandbox: ci.Sandbox) -> None:
+        done = sandbox.run_code(
+            "import matplotlib.pyplot as plt\n"
+            "plt.plot([1, 2, 3], label='growth'); plt.title('Sales'); plt.show()"
+        )
+        assert done.error is None
+        assert base64.b64decode(done.results[0].png or "").startswith(PNG_SIGNATURE)
+        chart = done.results[0].chart
+        assert isinstance(chart, ci.charts.LineChart)
+        assert (chart.title, chart.elements[0].label) == ("Sales", "growth")
+
+    def test_data_frame(self, sandbox: ci.Sandbox) -> None:
+        done = sandbox.run_code("import pandas as pd; pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})")
+        assert done.results[0].data == {"a": [1, 2], "b": ["x", "y"]}
+        assert "<table" in (done.results[0].html or "")
+
+    def test_output_is_streamed(self, sandbox: ci.Sandbox) -> None:
+        sandbox.run_code("pass")
+        began = time.monotonic()
+        seen: list[float] = []
+        sandbox.run_code(
+            "import time\nprint(1, flush=True)\ntime.sleep(1.5)\nprint(2)",
+            on_stdout=lambda _: seen.append(time.monotonic() - began),
+        )
+        assert seen[0] < 1.2 < seen[-1]
+
+    def test_envs_hold_for_one_execution_and_cannot_inject(self, sandbox: ci.Sandbox) -> None:
+        evil = "'); import os; os.environ['OWNED'] = 'yes'; ('\n\\"
+        code = "import os; print(os.environ.get('VALUE'), os.environ.get('OWNED'), sep='|')"
+        assert sandbox.run_code(code, envs={"VALUE": evil}).logs.stdout == [f"{evil}|None\n"]
+        assert sandbox.run_code(code).logs.stdout == ["None|None\n"]
+        assert sandbox.run_code("import os; os.environ['GREETING']").text == "hello"
+
+    def test_contexts(self, sandbox: ci.Sandbox) -> None:
+        context = sandbox.create_code_context(cwd="/tmp")
+        sandbox.run_code("y = 1", context=context)
+        assert (
+            sandbox.run_code("import os; (y, os.getcwd())", context=context).text == "(1, '/tmp')"
+        )
+        assert sandbox.run_code("'y' in globals()").text == "False"
+        assert context.id in {one.id for one in sandbox.list_code_contexts()}
+        sandbox.restart_code_context(context)
+        assert sandbox.run_code("'y' in globals()", context=context).text == "False"
+        sandbox.remove_code_context(context)
+        with pytest.raises(NotFoundException):
+            sandbox.run_code("1", context=context)
+
+    def test_dead_kernel_is_replaced(self, sandbox: ci.Sandbox) -> None:
+        died = sandbox.run_code("import os; os._exit(9)").error
+        assert died
+        assert died.name == "ContextRestarting"
+        assert sandbox.run_code("1 + 1").text == "2"
+
+    def test_client_that_goes_interrupts_the_kernel(self, sandbox: ci.Sandbox) -> None:
+        sandbox.run_code("kept = 5")
+        with pytest.raises(TimeoutException):
+            sandbox.run_code("import time\ntime.sleep(100)", timeout=1)
+        began = time.monotonic()
+        assert sandbox.run_code("kept").text == "5"
+        assert time.monotonic() - began < 10
+
+    def test_other_languages_are_refused(self, sandbox: ci.Sandbox) -> None:
+        with pytest.raises(SandboxException, match="'java' has no kernel"):
+            sandbox.run_code("1", language="java")
+
+    def test_it_is_reached_from_inside(self, sandbox: ci.Sandbox) -> None:
+        body = """'{"code": "print(5)"}'"""
+        done = sandbox.commands.run(f"curl -sN 127.0.0.1:49999/execute -d {body}")
+        lines = done.stdout.splitlines()
+        assert '"text": "5\\n"' in done.stdout
+        assert lines[-1] == '{"type": "end_of_execution"}'
+
+    async def test_async(self, async_sandbox: ci.AsyncSandbox) -> None:
+        done = await async_sandbox.run_code("print('a'); 3 + 4")
+        assert (done.text, done.logs.stdout) == ("7", ["a\n"])
+
+
+def _envd_headers(sandbox: e2b.Sandbox) -> dict[str, str]:
+    return {
+        "E2b-Sandbox-Id": sandbox.sandbox_id,
+        "E2b-Sandbox-Port": "49983",
+        "X-Access-Token": sandbox._envd_access_token or "",
+    }
+
+
+def _until(condition: object, *, seconds: float) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
