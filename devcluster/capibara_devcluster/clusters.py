@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from capibara_devcluster import files, kind, kubectl
 from capibara_devcluster.backend import Backend
 from capibara_devcluster.current import Current
 from capibara_devcluster.errors import DevclusterError
-from capibara_devcluster.layout import Layout, checkout
+from capibara_devcluster.layout import Layout
 from capibara_devcluster.light import Light
 from capibara_devcluster.native import host
 from capibara_devcluster.native import provider as native
@@ -142,9 +143,8 @@ def load_images(
 
 def write_env_file(layout: Layout, bin_dir: Path) -> None:
     """Write the file to source: KUBECONFIG and a PATH with kubectl, helm and our own programs."""
-    root = checkout()
-    folders = [bin_dir, *([root / ".venv" / "bin"] if root else [])]
-    path = ":".join(str(folder) for folder in folders)
+    # Beside the interpreter are this distribution's own programs, the kubectl plugin among them.
+    path = f"{bin_dir}:{Path(sys.executable).parent}"
     direct = f'export NO_PROXY="${{NO_PROXY:+$NO_PROXY,}}{host.LINK_POOL}" no_proxy="$NO_PROXY"\n'
     files.write(
         layout.env_file,

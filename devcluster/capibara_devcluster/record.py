@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from capibara_devcluster import files
+from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.network import Ports
 from capibara_devcluster.options import Options, Profile, Provider
@@ -53,6 +54,16 @@ class Record:
         stored: dict[str, Any] | None = files.read_json(layout.record)
         if stored is None:
             return None
+        try:
+            return cls._from_json(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DevclusterError(
+                f"{layout.record} was written by another version",
+                hint=f"end the process that it names as supervisor, then delete {layout.root}",
+            ) from error
+
+    @classmethod
+    def _from_json(cls, stored: dict[str, Any]) -> Self:
         options = stored["options"]
         return cls(
             provider=Provider(stored["provider"]),

@@ -18,11 +18,12 @@ def provide(names: Sequence[str], folder: Path) -> Path:
         found, missing = locate.find(names)
     if missing:
         raise LookupError(f"built, but not found: {', '.join(missing)}")
-    _link(found, folder)
+    link(found, folder)
     return folder
 
 
-def _link(programs: Mapping[str, Path], folder: Path) -> None:
+def link(programs: Mapping[str, Path], folder: Path) -> None:
+    """Make the folder's links lead to these programs; a reader sees the old or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, program in programs.items():
         link = folder / name
