@@ -90,7 +90,9 @@ def test_missing_permissions_keep_it_unready_and_are_named(
     operator_process: Any, crds_installed: Any, tmp_path: Any, namespace: str
 ) -> None:
     kubeconfig = powerless(crds_installed, namespace, tmp_path)
-    operator = operator_process(KUBECONFIG=str(kubeconfig)).start(wait_ready=False)
+    operator = operator_process(
+        KUBECONFIG=str(kubeconfig), CAPIBARA_CLUSTER_ID="known", CAPIBARA_LOG_FORMAT="json"
+    ).start(wait_ready=False)
     deadline = time.monotonic() + 20
     text = ""
     while time.monotonic() < deadline and "forbidden" not in text:
@@ -104,20 +106,45 @@ def test_missing_permissions_keep_it_unready_and_are_named(
 
 
 def test_at_rest_it_writes_nothing(
+    operator_process: Any, crds_installed: Any, namespace: str, operator_namespace: str
+) -> None:
+    manifests = json.dumps({"kind": "List", "apiVersion": "v1", "items": objects(namespace)})
+    catalogue = json.dumps(TEMPLATE | {"metadata": {"name": "t", "namespace": operator_namespace}})
+    operator = operator_process().start()
+    crds_installed.kubectl("apply", "-f", "-", input=manifests)
+    crds_installed.kubectl("apply", "-f", "-", input=catalogue)
+    try:
+        assert until_quiet(crds_installed, namespace) >= 4, "statuses and children were written"
+        before = len(writes(crds_installed, namespace))
+        time.sleep(12)  # longer than the period in which a failing provider is tested again
+        assert writes(crds_installed, namespace)[before:] == []
+        operator.restart()
+        time.sleep(5)
+        assert writes(crds_installed, namespace)[before:] == [], "nor after a restart"
+    finally:
+        crds_installed.kubectl("delete", "sandboxprovider", namespace)
+
+
+def test_deletions_while_it_is_down_are_noticed(
     operator_process: Any, crds_installed: Any, namespace: str
 ) -> None:
+    service, provider = objects(namespace)
+    crds_installed.kubectl("apply", "-f", "-", input=json.dumps(service))
     operator = operator_process().start()
-    agent = "capibara-operator/"
-    time.sleep(1)
-    before = len(crds_installed.audit_log.read_text().splitlines())
-    time.sleep(4)
-    records = [
-        json.loads(line) for line in crds_installed.audit_log.read_text().splitlines()[before:]
-    ]
-    ours = [r for r in records if r["userAgent"].startswith(agent) and namespace in json.dumps(r)]
-    writes = [r for r in ours if r["verb"] not in {"get", "list", "watch"}]
-    assert writes == []
-    operator.stop()
+    assert cached(operator, "capibaraservices") == 1
+    operator.kill9()
+    crds_installed.kubectl("delete", "capibaraservice", "web", f"-n{namespace}")
+    operator.start()
+    assert cached(operator, "capibaraservices") == 0
+    assert provider["kind"] == "SandboxProvider"
+
+
+def test_a_signal_while_it_waits_for_permissions_ends_it(
+    operator_process: Any, crds_installed: Any, tmp_path: Any, namespace: str
+) -> None:
+    kubeconfig = powerless(crds_installed, namespace, tmp_path)
+    operator = operator_process(KUBECONFIG=str(kubeconfig)).start(wait_ready=False)
+    assert operator.stop(seconds=10) == 0
 
 
 def test_after_kill_9_it_starts_again(operator_process: Any) -> None:
@@ -140,3 +167,74 @@ def powerless(cluster: Any, namespace: str, folder: Any) -> Any:
     path = folder / "powerless.kubeconfig"
     path.write_text(json.dumps(config))
     return path
+
+
+TEMPLATE: dict[str, Any] = {
+    "apiVersion": "capibara6.dev/v1alpha1",
+    "kind": "SandboxTemplate",
+    "spec": {"templateID": "default"},
+}
+
+
+def objects(namespace: str) -> list[dict[str, Any]]:
+    """A service, and a provider that does not answer."""
+    service = {
+        "apiVersion": "capibara6.dev/v1alpha1",
+        "kind": "CapibaraService",
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {
+            "image": "example.invalid/web:1",
+            "ports": [{"name": "http", "port": 8000}],
+            "endpoints": [{"name": "health", "path": "/health"}],
+        },
+    }
+    provider = {
+        "apiVersion": "capibara6.dev/v1alpha1",
+        "kind": "SandboxProvider",
+        "metadata": {"name": namespace},
+        "spec": {
+            "apiURL": "http://127.0.0.1:9",
+            "sandboxURL": "http://127.0.0.1:9",
+            "credentialsSecretRef": {"name": "absent", "key": "key"},
+            "namespaceSelector": {},
+        },
+    }
+    return [service, provider]
+
+
+def writes(cluster: Any, namespace: str) -> list[str]:
+    """The operator's writes that concern a namespace, as ``verb url``."""
+    found = []
+    for text in cluster.audit_log.read_text().splitlines():
+        record = json.loads(text)
+        if (
+            record["userAgent"].startswith("capibara-operator/")
+            and record["verb"] not in {"get", "list", "watch"}
+            and namespace in record["requestURI"]
+        ):
+            found.append(f"{record['verb']} {record['requestURI']}")
+    return found
+
+
+def until_quiet(cluster: Any, namespace: str, *, seconds: float = 60.0) -> int:
+    """Wait until there was no write for three seconds; returns the number of writes."""
+    deadline = time.monotonic() + seconds
+    count, since = 0, time.monotonic()
+    while time.monotonic() < deadline:
+        time.sleep(0.3)
+        now = len(writes(cluster, namespace))
+        if now != count:
+            count, since = now, time.monotonic()
+        elif count and time.monotonic() - since > 3:
+            return count
+    raise AssertionError(f"never quiet: {writes(cluster, namespace)[-10:]}")
+
+
+def cached(operator: Any, resource: str) -> float:
+    """The number of objects that the operator holds."""
+    page = operator.get("/metrics")[1]
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == "capibara_cached_objects" and sample.labels["resource"] == resource:
+                return sample.value
+    raise AssertionError(f"no gauge for {resource}")
