@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from support.operator_process import OperatorProcess
@@ -104,9 +104,7 @@ class World:
 
     def secret(self, namespace: str, name: str, **data: str) -> None:
         metadata = {"name": name, "namespace": namespace}
-        self.apply(
-            {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
-        )
+        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
 
     def config_map(self, name: str, **data: str) -> None:
         metadata = {"name": name, "namespace": self.name}
@@ -125,9 +123,7 @@ class World:
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         """An object, or an empty dict when there is none."""
-        text = self.kubectl(
-            "-n", self.name, "get", kind, name, "-o", "json", "--ignore-not-found"
-        )
+        text = self.kubectl("-n", self.name, "get", kind, name, "-o", "json", "--ignore-not-found")
         return dict(json.loads(text)) if text.strip() else {}
 
     def list_runs(self) -> list[dict[str, Any]]:
@@ -176,6 +172,15 @@ class World:
         wanted = {"namespace": self.name} | ({"name": name} if name else {})
         return list(self.sandboxd.sandboxes(wanted))
 
+    def kill_sandbox(self, sandbox_id: str) -> None:
+        """Destroy a sandbox behind the operator's back."""
+        answer = httpx.delete(
+            f"{self.sandboxd.url}/sandboxes/{sandbox_id}",
+            headers={"X-API-KEY": self.sandboxd.api_key},
+            timeout=30,
+        )
+        assert answer.status_code in {204, 404}
+
     def events(self, name: str) -> list[dict[str, Any]]:
         items = json.loads(
             self.kubectl("-n", self.name, "get", "events.events.k8s.io", "-o", "json")
@@ -200,7 +205,7 @@ class World:
 def world(cluster: Any, sandboxd: SandboxdProcess, folder: Path) -> Iterator[World]:
     """A world of its own, taken away afterwards."""
     name = f"runs-{uuid.uuid4().hex[:8]}"
-    os.makedirs(folder, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     made = World(cluster, sandboxd, name, folder / "operator.log")
     made.set_up()
     try:
