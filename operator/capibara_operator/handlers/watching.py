@@ -8,6 +8,7 @@ from typing import Any, Final
 import kopf
 
 from capibara_operator.adapters.kube_session import KubeSession
+from capibara_operator.api.common import OPERATOR_NAME
 from capibara_operator.handlers.settings import WATCH_SECONDS, configure
 from capibara_operator.runtime.feed import Feed
 
@@ -68,6 +69,8 @@ class Watches:
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=list(self._namespaces),
+            # Kopf would name itself after the user, and a container's user has no name.
+            identity=OPERATOR_NAME,
             stop_flag=self._stop,
             ready_flag=self._up,
         )
