@@ -110,7 +110,7 @@ def _add_runs(
     parts.controllers.append(Controller(queue.name, reconciler, workers=workers, queue=queue))
     parts.backgrounds += [("orphan-sweep", orphans.run), ("expiry-sweep", expiry.run)]
     parts.closers.append(reconciler.aclose)
-    runs.enqueue = lambda obj: queue.add(key_of(obj))
+    runs.enqueue = lambda obj: queue.add(key_of(obj), priority=_urgency(obj))
 
     def wake_waiting() -> None:
         for run in runs.store.values():
@@ -168,6 +168,12 @@ def _add_services(parts: Parts, context: Context) -> None:
     parts.controllers.append(services.controller)
     parts.backgrounds.append(("prober", services.prober.run))
     parts.closers.append(services.prober.aclose)
+
+
+def _urgency(run: Manifest) -> int:
+    """What holds a sandbox, or is to end, goes before what waits for its turn."""
+    ending = "deletionTimestamp" in run["metadata"] or "sandboxID" in (run.get("status") or {})
+    return int(ending)
 
 
 def _connect(provider: str, endpoint: Endpoint) -> E2BSandboxes:

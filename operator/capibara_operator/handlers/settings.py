@@ -4,7 +4,8 @@ Its defaults cost two writes and 15 KB an object; with these it costs none and 3
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import kopf
@@ -34,10 +35,19 @@ def configure(settings: kopf.OperatorSettings, feeds: Sequence[Feed]) -> None:
     settings.persistence.progress_storage = kopf.StatusProgressStorage(name=GROUP)
     # Kopf removes its own finalizer from whatever it sees: ours must not be the same.
     settings.persistence.finalizer = f"{GROUP}/kopf-unused"
-    settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 5)
+    settings.networking.error_backoffs = Backoffs()
     settings.networking.request_timeout = 10
     settings.networking.connect_timeout = 5
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+
+
+class Backoffs:
+    """Seconds between attempts, without end: Kopf exits when a list or watch runs out of them."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Start anew, as for each request."""
+        yield from (0.2, 0.5, 1.0, 2.0)
+        yield from repeat(5.0)
 
 
 class GenerationDiffBase(kopf.DiffBaseStorage):

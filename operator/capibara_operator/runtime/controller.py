@@ -110,8 +110,9 @@ class Controller:
         metrics.RECONCILE_TOTAL.labels(self.name, outcome).inc()
 
     async def _attempt(self, key: Key) -> str:
+        deadline = asyncio.timeout(self._deadline)
         try:
-            async with asyncio.timeout(self._deadline):
+            async with deadline:
                 result = await self._reconciler.reconcile(key)
         except asyncio.CancelledError:
             if self._stopping:
@@ -120,12 +121,16 @@ class Controller:
             _uncancel()
             return self._failed(key, RuntimeError("the reconciliation was cancelled from inside"))
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must live on
-            return self._failed(key, error)
+            return self._failed(key, self._overdue() if deadline.expired() else error)
         self.queue.forget(key)
         if result.requeue_after is None:
             return "success"
         self.queue.add(key, delay=max(result.requeue_after, _SHORTEST_REQUEUE_SECONDS))
         return "requeue_after"
+
+    def _overdue(self) -> Exception:
+        metrics.RECONCILE_TIMEOUTS.labels(self.name).inc()
+        return TimeoutError(f"the reconciliation took longer than {self._deadline:.0f} s")
 
     def _failed(self, key: Key, error: Exception) -> str:
         metrics.RECONCILE_ERRORS.labels(self.name).inc()
@@ -133,9 +138,6 @@ class Controller:
             metrics.RECONCILE_TERMINAL_ERRORS.labels(self.name).inc()
             _logger.warning("reconciliation failed for good", extra={"error": str(error)})
             return "error"
-        if isinstance(error, TimeoutError):
-            metrics.RECONCILE_TIMEOUTS.labels(self.name).inc()
-            error = TimeoutError(f"the reconciliation took longer than {self._deadline:.0f} s")
         delay = self._retry(key, error)
         fields = {"error": str(error), "retryInSeconds": round(delay, 3)}
         if isinstance(error, _EXPECTED):
