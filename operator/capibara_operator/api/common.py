@@ -69,6 +69,11 @@ def validations(*rules: dict[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": list(rules)}
 
 
+def exactly_one_of(*fields: str) -> str:
+    """A CEL expression: one of the fields, by their names on the wire, is there."""
+    return " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in fields) + " == 1"
+
+
 def map_list(*keys: str) -> dict[str, Any]:
     """A list whose items are unique by ``keys`` and merged by them."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
@@ -169,6 +174,7 @@ ObservedGeneration = Annotated[
 
 _SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SUBDOMAIN)]
+Argument = Annotated[str, StringConstraints(max_length=32768)]
 DataKey = Annotated[
     str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
 ]

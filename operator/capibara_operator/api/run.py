@@ -9,9 +9,8 @@ from capibara_operator.api.common import (
     ATOMIC_LIST,
     ATOMIC_MAP,
     MAX_NAME_LENGTH,
+    Argument,
     Conditions,
-    EnvName,
-    KeyRef,
     Language,
     NameRef,
     ObservedGeneration,
@@ -19,14 +18,14 @@ from capibara_operator.api.common import (
     StatusModel,
     TaskType,
     Timestamp,
+    exactly_one_of,
     map_list,
     rule,
     to_wire_name,
     validations,
 )
+from capibara_operator.api.run_inputs import MAX_INLINE_BYTES, RunArtifact, RunEnvVar, RunFile
 
-MAX_INLINE_BYTES: Final = 128 * 1024
-"""Code and inline files of one run together."""
 MAX_TAIL_BYTES: Final = 2 * 1024
 MAX_TEXT_BYTES: Final = 4 * 1024
 MAX_ATTEMPTS: Final = 10
@@ -69,97 +68,6 @@ class RunReason(StrEnum):
     COMPLETED = "Completed"
 
 
-_SAFE_PATH = rule(
-    "!self.split('/').exists(part, part in ['.', '..', '.capibara'])",
-    "must not contain the parts `.`, `..` or `.capibara`",
-)
-SandboxPath = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=512, pattern=r"^/?([^/\x00]+/)*[^/\x00]+$"),
-    Field(json_schema_extra=validations(_SAFE_PATH)),
-]
-"""A file in the sandbox: absolute, or relative to the user's home."""
-
-_Argument = Annotated[str, StringConstraints(max_length=32768)]
-
-
-def _exactly_one(*fields: str) -> str:
-    return " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in fields) + " == 1"
-
-
-class RunEnvSource(SpecModel):
-    """Where the value of a variable comes from."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            rule(
-                _exactly_one("secretKeyRef", "configMapKeyRef"),
-                "exactly one of `secretKeyRef` and `configMapKeyRef` must be given",
-            )
-        )
-    )
-
-    secret_key_ref: KeyRef | None = Field(
-        default=None, description="A key of a Secret in the run's namespace."
-    )
-    config_map_key_ref: KeyRef | None = Field(
-        default=None, description="A key of a ConfigMap in the run's namespace."
-    )
-
-
-class RunEnvVar(SpecModel):
-    """One environment variable of the run."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            rule(
-                _exactly_one("value", "valueFrom"),
-                "exactly one of `value` and `valueFrom` must be given",
-            )
-        )
-    )
-
-    name: EnvName = Field(description="Name of the variable.")
-    value: str | None = Field(default=None, max_length=32768, description="Its value.")
-    value_from: RunEnvSource | None = Field(
-        default=None, description="Where its value comes from, instead of `value`."
-    )
-
-
-class RunFile(SpecModel):
-    """One file written into the sandbox before the code starts."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            rule(
-                _exactly_one("content", "configMapKeyRef", "secretKeyRef"),
-                "exactly one of `content`, `configMapKeyRef` and `secretKeyRef` must be given",
-            )
-        )
-    )
-
-    path: SandboxPath = Field(
-        description="Where the file goes: absolute, or relative to the user's home."
-    )
-    content: str | None = Field(
-        default=None, max_length=MAX_INLINE_BYTES, description="The file's text."
-    )
-    config_map_key_ref: KeyRef | None = Field(
-        default=None, description="A key of a ConfigMap in the run's namespace (also binaryData)."
-    )
-    secret_key_ref: KeyRef | None = Field(
-        default=None, description="A key of a Secret in the run's namespace."
-    )
-
-
-class RunArtifact(SpecModel):
-    """One file collected from the sandbox when the code has ended."""
-
-    path: SandboxPath = Field(
-        description="Where the file is: absolute, or relative to the user's home."
-    )
-
-
 def _immutable(fields: frozenset[str]) -> str:
     names = sorted(to_wire_name(name) for name in fields)
     return " && ".join(
@@ -171,7 +79,9 @@ def _immutable(fields: frozenset[str]) -> str:
 def _spec_rules(schema: dict[str, object], model: type[SpecModel]) -> None:
     frozen = frozenset(model.model_fields) - MUTABLE_RUN_FIELDS
     schema |= validations(
-        rule(_exactly_one("code", "command"), "exactly one of `code` and `command` must be given"),
+        rule(
+            exactly_one_of("code", "command"), "exactly one of `code` and `command` must be given"
+        ),
         rule(
             "(has(self.code) ? size(bytes(self.code)) : 0)"
             " + (has(self.files) ? self.files.map(f, has(f.content) ? size(bytes(f.content)) : 0)"
@@ -198,7 +108,7 @@ class SandboxRunSpec(SpecModel):
         max_length=MAX_INLINE_BYTES,
         description="Source code to run in `language`. Exactly one of `code` and `command`.",
     )
-    command: tuple[_Argument, ...] = Field(
+    command: tuple[Argument, ...] = Field(
         default=(),
         min_length=1,
         max_length=64,
@@ -207,7 +117,7 @@ class SandboxRunSpec(SpecModel):
         description="Program and first arguments, started without a shell."
         " Exactly one of `code` and `command`.",
     )
-    args: tuple[_Argument, ...] = Field(
+    args: tuple[Argument, ...] = Field(
         default=(),
         max_length=64,
         json_schema_extra=ATOMIC_LIST,

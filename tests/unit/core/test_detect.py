@@ -256,6 +256,19 @@ def test_the_hints_of_the_shipped_templates_agree(case: Case) -> None:
     assert detect_task(case.spec(), shipped_hints()).task_type is case.want
 
 
+def test_the_shipped_samples_are_not_general() -> None:
+    paths = sorted((REPOSITORY / "manifests" / "samples").glob("*.yaml"))
+    objects = [obj for path in paths for obj in yaml.safe_load_all(path.read_text())]
+    specs = [
+        SandboxRunSpec.model_validate(obj["spec"])
+        for obj in objects
+        if obj["kind"] == "SandboxRun" and not {"taskType", "templateRef"}.intersection(obj["spec"])
+    ]
+    found = {detect_task(spec, shipped_hints()).task_type for spec in specs}
+    assert len(specs) >= 3
+    assert found == {DATA, LEARNING, PLOT}
+
+
 def test_a_tie_is_general() -> None:
     spec = SandboxRunSpec(code="import pandas\nimport onnx")
     found = detect_task(spec)

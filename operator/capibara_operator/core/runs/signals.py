@@ -134,7 +134,7 @@ QUICK_MODULES: Final = _set(
 """Modules of a script that is soon done: no network, no processes, no waiting."""
 
 QUICK_COMMANDS: Final = _set(
-    "[ basename cal cat cd cp cut date dirname du echo env export expr false find grep head"
+    "[ basename cal cat cd cp cut date df dirname du echo env export expr false find free grep head"
     " hostname id ls md5sum mkdir mv nproc printf pwd read rm sed seq set sha256sum sort stat"
     " tail tee test touch tr true uname uniq uptime wc which whoami"
 )
