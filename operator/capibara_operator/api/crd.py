@@ -12,7 +12,10 @@ Schema = dict[str, Any]
 
 _DROPPED: Final = frozenset({"title", "discriminator", "examples", "readOnly", "$defs"})
 _REFUSED: Final = frozenset(
-    {"oneOf", "allOf", "not", "prefixItems", "patternProperties", "exclusiveMinimum"}
+    {
+        *("oneOf", "allOf", "not", "prefixItems", "patternProperties", "uniqueItems"),
+        *("exclusiveMinimum", "exclusiveMaximum"),
+    }
 )
 _FORMATS: Final = frozenset({"int32", "int64", "date-time"})
 
