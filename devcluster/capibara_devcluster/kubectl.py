@@ -11,7 +11,7 @@ from capibara_devcluster.backend import Health
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.layout import Layout
 
-_TIMEOUT_SECONDS: Final = 60
+_TIMEOUT_SECONDS: Final = 660
 _REQUEST_TIMEOUT: Final = "5s"
 
 

@@ -92,7 +92,7 @@ def _start_once(plan: Plan, record: Record) -> Record:
     simulated = record.options.kwok_nodes > 0
     components = control_plane.components(scheduler=simulated)
     if simulated:
-        components.append(kwok.component(plan.tools, layout.kubeconfig))
+        components.append(kwok.component(plan.tools, layout.kubeconfig, control_plane.ports.kwok))
     supervision.start(
         layout,
         components,

@@ -7,8 +7,8 @@ import ipaddress
 import random
 import socket
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, fields
+from typing import Final, Self
 
 from capibara_devcluster.errors import DevclusterError
 
@@ -16,6 +16,7 @@ LOOPBACK: Final = "127.0.0.1"
 # Below Linux's default range for outgoing connections, which could take a port before we listen.
 _PORTS: Final = range(20_000, 32_000)
 _ATTEMPTS: Final = 500
+_PORT_COUNT: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,17 @@ class Ports:
     etcd_peer: int
     controller_manager: int
     scheduler: int
+    kwok: int
 
     def dump(self) -> dict[str, int]:
         """A JSON object."""
         return asdict(self)
+
+    @classmethod
+    def load(cls, stored: dict[str, int] | None) -> Self | None:
+        """The inverse of `dump`; None when nothing, or another set of ports, was stored."""
+        known = {field.name for field in fields(cls)}
+        return None if stored is None or set(stored) != known else cls(**stored)
 
     def all_free(self) -> bool:
         """Whether nobody listens on any of them."""
@@ -38,13 +46,13 @@ class Ports:
 
 
 def pick_ports() -> Ports:
-    """Five distinct ports that nobody listens on now."""
+    """Six distinct ports that nobody listens on now."""
     chosen: list[int] = []
     # Not for secrets: two clusters that start together should not try the same ports.
     for port in random.sample(_PORTS, _ATTEMPTS):
         if port_is_free(port):
             chosen.append(port)
-        if len(chosen) == 5:
+        if len(chosen) == _PORT_COUNT:
             return Ports(*chosen)
     raise DevclusterError(
         f"no free port found on {LOOPBACK} between {_PORTS.start} and {_PORTS.stop}",

@@ -69,7 +69,7 @@ class Record:
             provider=Provider(stored["provider"]),
             profile=Profile(stored["profile"]),
             options=Options(kwok_nodes=options["kwokNodes"], audit=options["audit"]),
-            ports=None if stored["ports"] is None else Ports(**stored["ports"]),
+            ports=Ports.load(stored["ports"]),
             link=stored["link"],
             supervisor=Identity.load(stored["supervisor"]),
             complete=stored["complete"],

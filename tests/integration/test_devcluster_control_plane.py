@@ -83,7 +83,7 @@ def _command_lines() -> Iterator[str]:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if not path.parent.name == str(os.getpid()):
+        if path.parent.name != str(os.getpid()):
             yield line
 
 
@@ -160,7 +160,7 @@ def test_killed_component_is_started_again(devcluster: Devcluster) -> None:
 
 
 # Seconds after the start of `up`: before, while and after it starts processes and writes files.
-@pytest.mark.parametrize("moment", [0.2, 0.45, 0.6, 0.8, 1.2, 2.0])
+@pytest.mark.parametrize("moment", [0.3, 0.6, 1.2])
 def test_up_killed_at_any_moment_can_be_repaired(devcluster: Devcluster, moment: float) -> None:
     with subprocess.Popen(
         devcluster.argv("up", "--profile=control-plane"),
@@ -174,7 +174,7 @@ def test_up_killed_at_any_moment_can_be_repaired(devcluster: Devcluster, moment:
     assert len(running) == 1
 
 
-@pytest.mark.parametrize("moment", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("moment", [0.5, 1.0])
 def test_up_killed_at_any_moment_can_be_taken_down(devcluster: Devcluster, moment: float) -> None:
     with subprocess.Popen(
         devcluster.argv("up", "--profile=control-plane"),
@@ -229,7 +229,6 @@ def test_component_that_cannot_run_is_named_with_its_log(devcluster: Devcluster)
 
 def test_simulated_nodes_run_pods(devcluster: Devcluster) -> None:
     devcluster.up("--kwok=2")
-    devcluster.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
     devcluster.kubectl("create", "deployment", "web", "--image=any.example/web", "--replicas=3")
     devcluster.kubectl("rollout", "status", "deployment/web", "--timeout=40s")
 

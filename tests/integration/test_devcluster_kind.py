@@ -38,7 +38,8 @@ def docker(tmp_path: Path) -> dict[str, str]:
         f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
         'case "$1" in\n'
         "  -v) echo 'Docker version 28.0.0' ;;\n"
-        "  ps|info) ;;\n"
+        "  ps) ;;\n"
+        '  info) echo \'{"CgroupVersion": "2"}\' ;;\n'
         "  *) exit 125 ;;\n"
         "esac\n",
         mode=0o755,
@@ -65,7 +66,7 @@ def test_create_gets_as_far_as_docker(
     assert "unknown flag" not in done.stderr
     assert "could not decode" not in done.stderr
     calls = (tmp_path / "calls").read_text()
-    assert "kindest/node:v1." in calls
+    assert "kindest/node:v1." in calls, done.stderr
 
 
 def test_unknown_field_in_the_configuration_would_be_seen(

@@ -18,7 +18,7 @@ def control_plane() -> ControlPlane:
         tools=Path("/bin"),
         credentials=Credentials(Path("/pki")),
         etcd_data=Path("/data"),
-        ports=Ports(apiserver=1, etcd=2, etcd_peer=3, controller_manager=4, scheduler=5),
+        ports=Ports(apiserver=1, etcd=2, etcd_peer=3, controller_manager=4, scheduler=5, kwok=6),
     )
 
 

@@ -31,7 +31,7 @@ def test_no_link_left_says_so() -> None:
 
 def test_ports_are_distinct_and_free() -> None:
     ports = pick_ports()
-    assert len(set(ports.dump().values())) == 5
+    assert len(set(ports.dump().values())) == 6
     assert ports.all_free()
 
 

@@ -29,7 +29,7 @@ def test_record_survives_the_way_to_disk(layout: Layout) -> None:
         provider=Provider.LIGHT,
         profile=Profile.CONTROL_PLANE,
         options=Options(kwok_nodes=3, audit=True),
-        ports=Ports(1, 2, 3, 4, 5),
+        ports=Ports(1, 2, 3, 4, 5, 6),
         link="10.213.0.0/30",
         supervisor=Identity(pid=1, started="2", boot="3"),
         complete=True,
