@@ -29,6 +29,7 @@ class Cluster:
 
     kubeconfig: Path
     tools: Path
+    audit_log: Path
 
     @property
     def helm(self) -> Helm:

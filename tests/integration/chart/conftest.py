@@ -8,7 +8,7 @@ import pytest
 
 from capibara_devcluster import clusters
 from capibara_devcluster.layout import Layout
-from capibara_devcluster.options import Profile, Provider
+from capibara_devcluster.options import Options, Profile, Provider
 from support.chart_cluster import Cluster
 
 
@@ -18,12 +18,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     request = clusters.Request(
         provider=Provider.LIGHT,
         profile=Profile.CONTROL_PLANE,
+        options=Options(audit=True),
         extra_tools=("helm",),
         owner_pid=os.getpid(),
     )
     try:
         status = clusters.up(layout, request)
-        yield Cluster(Path(status.kubeconfig), layout.root / "bin")
+        yield Cluster(Path(status.kubeconfig), layout.root / "bin", layout.audit_log)
     finally:
         clusters.down(layout, purge=True)
 

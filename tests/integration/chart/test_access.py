@@ -6,24 +6,26 @@ from support.chart import NAMESPACE, OPERATOR
 from support.chart_cluster import KINDS, Cluster, Question, until
 
 ALLOWED = {
-    "get,list,watch": [f"{kind}.capibara6.dev" for kind in KINDS] + ["pods", "namespaces"],
-    "get,list,watch,create,patch,delete": ["deployments.apps", "services"],
-    "patch,delete": ["sandboxruns.capibara6.dev"],
-    "patch": [f"{kind}.capibara6.dev/status" for kind in KINDS],
-    "update": ["capibaraservices.capibara6.dev/finalizers", "sandboxruns.capibara6.dev/finalizers"],
-    "get": ["secrets"],
-    "get,create,patch": ["configmaps"],
+    "list,watch": [*(f"{kind}.capibara6.dev" for kind in KINDS), "pods"],
+    "get,list,watch,create,patch": ["deployments.apps", "services"],
+    "get,patch,delete": ["sandboxruns.capibara6.dev"],
+    "patch": [*(f"{kind}.capibara6.dev/status" for kind in KINDS), "deployments.apps/scale"],
+    "update": ["capibaraservices.capibara6.dev/finalizers"],
+    "get": ["secrets", "namespaces", "replicasets.apps"],
+    "get,create": ["configmaps"],
     "create,patch": ["events.events.k8s.io"],
 }
 REFUSED = {
     "list,watch,create,update,patch,delete": ["secrets"],
-    "list,watch,update,delete": ["configmaps"],
+    "list,watch,update,patch,delete": ["configmaps"],
+    "update,delete": ["deployments.apps", "services"],
     "create,update": ["sandboxruns.capibara6.dev"],
     "create,update,patch,delete": [
         *("capibaraservices.capibara6.dev", "sandboxproviders.capibara6.dev"),
         *("sandboxtemplates.capibara6.dev", "pods", "namespaces", "serviceaccounts"),
+        *("replicasets.apps", "daemonsets.apps", "jobs.batch", "cronjobs.batch", "nodes"),
         *("roles.rbac.authorization.k8s.io", "clusterroles.rbac.authorization.k8s.io"),
-        *("customresourcedefinitions.apiextensions.k8s.io", "nodes", "persistentvolumes"),
+        *("customresourcedefinitions.apiextensions.k8s.io", "persistentvolumes"),
         "validatingadmissionpolicies.admissionregistration.k8s.io",
         "mutatingadmissionpolicies.admissionregistration.k8s.io",
     ],

@@ -12,8 +12,11 @@ from support.chart import CHART, NAMESPACE, RELEASE, ROOT, sources
 from support.chart_cluster import KINDS, Cluster, run_manifest, until
 
 SHIPPED = {"default", "data-analysis", "machine-learning", "quick-script", "visualization"}
-POLICIES = ("mutatingadmissionpolicies", "validatingadmissionpolicies")
-POLICIES += ("mutatingadmissionpolicybindings", "validatingadmissionpolicybindings")
+POLICIES = tuple(
+    f"{way}admissionpolic{end}"
+    for way in ("mutating", "validating")
+    for end in ("ies", "ybindings")
+)
 
 
 @pytest.fixture
