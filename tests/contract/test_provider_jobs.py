@@ -115,7 +115,7 @@ async def test_output_comes_while_the_code_runs(run: ProviderRun) -> None:
 
 async def test_python_deadline(run: ProviderRun) -> None:
     records = await run(
-        code="import time; print('up', flush=True); time.sleep(60)", deadline_seconds=10.0
+        code="import time; print('up', flush=True); time.sleep(60)", deadline_seconds=7.0
     )
     assert text(records) == "up\n"
     code, reason = ending(records)

@@ -7,11 +7,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import suppress
 from typing import Final, TypeVar
 
-import e2b
-from e2b.sandbox.filesystem.filesystem import WriteEntry
-
 from capibara_operator.adapters.e2b_errors import to_sandbox_error
-from capibara_operator.adapters.e2b_sdk import E2B, Answer, AsyncSandbox, last_answer
+from capibara_operator.adapters.e2b_sdk import (
+    E2B,
+    Answer,
+    AsyncSandbox,
+    WriteEntry,
+    e2b,
+    last_answer,
+)
 from capibara_operator.adapters.e2b_stream import stream
 from capibara_operator.metrics import PROVIDER_REQUEST_SECONDS, PROVIDER_REQUESTS
 from capibara_operator.ports.sandboxes import (

@@ -4,11 +4,10 @@ import json
 import re
 from typing import Final
 
-import e2b
 import httpx
 from connectrpc.errors import ConnectError
 
-from capibara_operator.adapters.e2b_sdk import Answer
+from capibara_operator.adapters.e2b_sdk import Answer, e2b
 from capibara_operator.ports.sandboxes import Fault, SandboxError
 
 MAX_MESSAGE_CHARS: Final = 400

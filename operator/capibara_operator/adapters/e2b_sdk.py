@@ -1,20 +1,26 @@
-"""The ``e2b`` SDK, tuned before and after its import. Everything of it comes through here."""
+"""The ``e2b`` SDK, tuned before and after its import.
+
+Everything of it comes through here: whoever imported it first elsewhere would import it untuned.
+"""
 
 import logging
 import os
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-# Each followed command holds a connection where the provider speaks HTTP/1.1; the SDK reads its
-# pool limit once, when it is imported.
+# The SDK reads these once, when it is imported. Each followed command holds a connection where
+# the provider speaks HTTP/1.1; repeating a call is the caller's business, not the SDK's.
 os.environ.setdefault("E2B_MAX_CONNECTIONS", "400")
+os.environ.setdefault("E2B_CONNECTION_RETRIES", "0")
 
+import e2b
 import httpx
 from e2b import E2B, AsyncSandbox
 from e2b.api import client_async
 from e2b.retry import AsyncRetryableTransport, parse_retry_after
+from e2b.sandbox.filesystem.filesystem import WriteEntry
 
-__all__ = ["E2B", "Answer", "AsyncSandbox", "last_answer"]
+__all__ = ["E2B", "Answer", "AsyncSandbox", "WriteEntry", "e2b", "last_answer"]
 
 # Its access log would carry the sandboxes' addresses at DEBUG.
 logging.getLogger("pyqwest").setLevel(logging.WARNING)
@@ -43,5 +49,5 @@ class _NotingTransport(AsyncRetryableTransport):
         return response
 
 
-# The SDK has no hook for it; tests/contract/test_provider_faults.py notices if this stops working.
+# The SDK has no hook for it; tests/unit/adapters/test_e2b.py notices if this stops working.
 setattr(client_async, "AsyncRetryableTransport", _NotingTransport)  # noqa: B010 - not exported

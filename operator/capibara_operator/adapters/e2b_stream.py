@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import e2b
-
-from capibara_operator.adapters.e2b_sdk import AsyncSandbox
+from capibara_operator.adapters.e2b_sdk import AsyncSandbox, e2b
 from capibara_operator.ports.sandboxes import CommandExit
 
 BUFFERED_PIECES: Final = 64

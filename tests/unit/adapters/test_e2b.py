@@ -161,6 +161,20 @@ async def test_own_deadline(provider: Provider, monkeypatch: pytest.MonkeyPatch)
     assert "no answer in time" in str(caught.value)
 
 
+async def test_many_open_connections_do_not_block_a_kill(provider: Provider) -> None:
+    hanging = 260
+    provider.script = [*[_never] * hanging, answer(204)]
+    api = provider.api()
+    tasks = [asyncio.create_task(api.get(f"sb{n}")) for n in range(hanging)]
+    async with asyncio.timeout(10):
+        while len(provider.seen) < hanging:  # noqa: ASYNC110 - what it waits for is far away
+            await asyncio.sleep(0.01)
+        assert await api.kill("sb1")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def test_create_sends_what_was_asked(provider: Provider) -> None:
     provider.script = [answer(201, CREATED)]
     info = await provider.api().create(
