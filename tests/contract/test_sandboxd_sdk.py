@@ -32,7 +32,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture(scope="module")
 def account(sandboxd: SandboxdProcess) -> dict[str, str]:
     """Arguments that send an SDK call to the daemon."""
-    return {"api_key": sandboxd.api_key, "api_url": sandboxd.url, "sandbox_url": sandboxd.url}
+    return sandboxd.account
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +149,9 @@ class TestControlPlane:
         small = SandboxdProcess("--max-sandboxes", "1", templates=())
         small.start()
         try:
-            account = {"api_key": small.api_key, "api_url": small.url, "sandbox_url": small.url}
-            e2b.Sandbox.create("base", **account)
+            e2b.Sandbox.create("base", **small.account)
             with pytest.raises(RateLimitException, match="maximum number of concurrent") as full:
-                e2b.Sandbox.create("base", retries=0, **account)
+                e2b.Sandbox.create("base", retries=0, **small.account)
             assert full.value.status_code == 429
         finally:
             small.close()
@@ -244,6 +243,12 @@ class TestCommands:
             sandbox.commands.run("echo $$ > pid; exec sleep 300", timeout=1)
         pid = sandbox.files.read("pid").strip()
         assert sandbox.commands.run(f"kill -0 {pid} || echo gone").stdout == "gone\n"
+
+    def test_timeout_ends_a_stream_that_a_grandchild_holds_open(self, sandbox: ci.Sandbox) -> None:
+        began = time.monotonic()
+        with pytest.raises(TimeoutException):
+            sandbox.commands.run("setsid sleep 20 & exit 0", timeout=1)
+        assert time.monotonic() - began < 10
 
     def test_disconnect_leaves_it_running_and_connect_follows(self, sandbox: ci.Sandbox) -> None:
         handle = sandbox.commands.run("sleep 1; echo late", background=True)

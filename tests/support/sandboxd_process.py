@@ -34,15 +34,27 @@ def _free_port() -> int:
 
 
 class SandboxdProcess:
-    """Start it with ``start()``; ``url`` and ``api_key`` are what an SDK needs."""
+    """Start it with ``start()``; ``url`` and ``api_key`` are what an SDK needs.
 
-    def __init__(self, *flags: str, templates: Sequence[str] = TEMPLATES) -> None:
+    ``prefix`` is a command that runs the daemon in another way, ``owner`` the uid it gets there.
+    """
+
+    def __init__(
+        self,
+        *flags: str,
+        templates: Sequence[str] = TEMPLATES,
+        prefix: Sequence[str] = (),
+        owner: int | None = None,
+    ) -> None:
         self.api_key = f"e2b_{secrets.token_hex(20)}"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         # Not pytest's own folder: a unix socket's path must stay short.
         self.state_dir = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
         self.state_dir.chmod(0o711)
+        if owner is not None:
+            os.chown(self.state_dir, owner, -1)
+        self._prefix = prefix
         self._flags = (*flags, *(flag for name in templates for flag in ("--template", name)))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,6 +70,11 @@ class SandboxdProcess:
         return (self.state_dir / "daemon.log").read_text(encoding="utf-8")
 
     @property
+    def account(self) -> dict[str, str]:
+        """Arguments that send a call of the e2b SDK here."""
+        return {"api_key": self.api_key, "api_url": self.url, "sandbox_url": self.url}
+
+    @property
     def environment(self) -> dict[str, str]:
         """The E2B variables for a process that uses an SDK."""
         return {
@@ -69,6 +86,7 @@ class SandboxdProcess:
     def start(self) -> None:
         """Start the daemon and wait until it serves."""
         command = [
+            *self._prefix,
             *(sys.executable, "-m", "capibara_sandboxd", "serve", "--port", str(self.port)),
             *("--state-dir", str(self.state_dir), *self._flags),
         ]

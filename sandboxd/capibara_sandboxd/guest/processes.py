@@ -60,7 +60,7 @@ class Process:
     followers: list[Subscriber] = field(default_factory=list)
     deadline: asyncio.TimerHandle | None = None
     end: bytes | None = None
-    expired: bool = False
+    expired: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def pid(self) -> int:
@@ -79,7 +79,7 @@ class Process:
 
 
 def _end_event(process: Process, code: int) -> bytes:
-    if process.expired:
+    if process.expired.is_set():
         error = {"code": "deadline_exceeded", "message": "the command's timeout was reached"}
         return frames.pack_json({"error": error})
     if code < 0:
@@ -211,10 +211,16 @@ class Processes:
 
     async def _run(self, process: Process) -> None:
         child = process.child
-        async with asyncio.TaskGroup() as pumps:
-            pumps.create_task(self._pump(process, child.stdout, frames.STDOUT))
-            pumps.create_task(self._pump(process, child.stderr, frames.STDERR))
+        output = asyncio.gather(
+            self._pump(process, child.stdout, frames.STDOUT),
+            self._pump(process, child.stderr, frames.STDERR),
+        )
+        expiry = asyncio.ensure_future(process.expired.wait())
+        # A grandchild may hold the output open: that delays the end, but not beyond the deadline.
+        await asyncio.wait((output, expiry), return_when=asyncio.FIRST_COMPLETED)
+        expiry.cancel()
         code = await child.wait()
+        output.cancel()
         if process.deadline:
             process.deadline.cancel()
         process.end = _end_event(process, code)
@@ -228,7 +234,7 @@ class Processes:
             await process.publish(frames.pack(kind, data))
 
     def _expire(self, process: Process) -> None:
-        process.expired = True
+        process.expired.set()
         process.kill(signal.SIGKILL)
 
 
