@@ -43,6 +43,7 @@ format: venv ## Format the code
 
 crds: venv ## Generate the CRDs, the chart's copies and the reference from the models
 	$(BIN)/python -m capibara_operator.api.crd crds
+	$(BIN)/python helm/sync_chart.py
 	$(BIN)/python -m capibara_operator.api.reference docs/reference.md
 
 lock: venv ## Compile the hash-pinned locks from pyproject.toml
