@@ -25,8 +25,8 @@ def kube_system_uid(world: World) -> str:
 
 
 def test_only_orphans_that_are_proved_ours_are_destroyed(own_world: World) -> None:
-    ours = {"operator": "capibara-operator", "cluster": f"{kube_system_uid(own_world)}.x"}
-    mine = ours | {"cluster": f"{kube_system_uid(own_world)}.{own_world.name}"}
+    ours = {"operator": "capibara-operator", "cluster": f"{kube_system_uid(own_world)}-x"}
+    mine = ours | {"cluster": f"{kube_system_uid(own_world)}-{own_world.name}"}
     gone = {"namespace": own_world.name, "name": "gone", "uid": "0-0", "attempt": "1"}
     own_world.operator.start()
     own_world.run("busy", language="bash", code="sleep 600", activeDeadlineSeconds=900)

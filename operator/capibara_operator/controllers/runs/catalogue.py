@@ -73,11 +73,15 @@ class Catalogue:
     async def _select_provider(
         self, run: Run, spec: SandboxRunSpec, template: ChosenTemplate
     ) -> ChosenProvider | Refused:
+        views = self._provider_views()
+        labels: Mapping[str, str] = {}
+        if any(_asks_for_labels(view) for view in views):
+            labels = await self._labels(run.namespace)
         found = select_provider(
             spec.provider_ref.name if spec.provider_ref else None,
             namespace=run.namespace,
-            namespace_labels=await self._labels(run.namespace),
-            providers=self._provider_views(),
+            namespace_labels=labels,
+            providers=views,
         )
         if isinstance(found, ProviderRefused):
             return _refusal(found.reason, found.message)
@@ -139,6 +143,11 @@ def _chosen_template(view: TemplateView) -> ChosenTemplate:
         timeout_seconds=view.spec.timeout_seconds,
         env={each.name: each.value for each in view.spec.env},
     )
+
+
+def _asks_for_labels(view: ProviderView) -> bool:
+    selector = view.spec.namespace_selector
+    return selector is not None and bool(selector.match_labels or selector.match_expressions)
 
 
 def _refusal(reason: RunReason, message: str) -> Refused:

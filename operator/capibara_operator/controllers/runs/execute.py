@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from capibara_operator import metrics
 from capibara_operator.api.common import SandboxMetadata
@@ -47,6 +47,7 @@ from capibara_operator.ports.kube import Key, KubeAPI
 from capibara_operator.ports.resources import CONFIG_MAPS, SECRETS
 from capibara_operator.ports.sandboxes import (
     CreateRequest,
+    Fault,
     File,
     SandboxAPI,
     SandboxError,
@@ -54,7 +55,8 @@ from capibara_operator.ports.sandboxes import (
 )
 
 _logger = logging.getLogger(__name__)
-_MAX_LOCK_BYTES = 256
+_MAX_LOCK_BYTES: Final = 256
+_TOLD: Final = frozenset({1, 5, 25})
 Apis = Callable[[str], Awaitable[SandboxAPI]]
 """Gives the API of a provider by its name; raises ``SandboxError``."""
 
@@ -81,7 +83,7 @@ class Executor:
         except SandboxError as error:
             metrics.RUN_FAULTS.labels(name, error.fault.value).inc()
             trouble = self.faults.note(action, error, track)
-            if trouble is not None and trouble.failures in {1, 5, 25}:
+            if trouble is not None and trouble.failures in _TOLD and _is_past_start(run):
                 self.writer.warn(run, trouble.reason, trouble.message)
             return False
         note_success(action, track)
@@ -157,10 +159,10 @@ class Executor:
             return
         track.inspected = sandbox_of(info)
         if track.following is not None:
-            # The log's end said otherwise; try again, but not in a tight circle.
+            # The log's end said otherwise: try again, but not in a tight circle.
             track.following = None
-            pause = self.timing.backoff(3)
-            await asyncio.sleep(pause.total_seconds())
+            message = f"sandbox {action.sandbox_id} is there but does not answer"
+            raise SandboxError(Fault.UNREACHABLE, message)
 
     async def _extend(self, action: ExtendSandbox, track: Track) -> None:
         api = await self.apis(action.provider)
@@ -266,6 +268,12 @@ class Executor:
             track.released = True
             await stop_stream(track)
             self.wake_uids(self.gates.release(track))
+
+
+def _is_past_start(run: Run) -> bool:
+    """Whether trouble is not shown in the status any more, so that it needs an Event."""
+    ending = run.finished or run.deleting_since is not None
+    return ending or run.status.sandbox_id is not None
 
 
 async def _optional(call: asyncio.Task[SandboxInfo | None]) -> Sandbox | None:

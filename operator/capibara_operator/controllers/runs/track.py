@@ -55,6 +55,8 @@ class Track:
             self.inputs = None
         if self.slot is not None and not self.slot.granted:
             self.slot = None
+        if self.conflict_since is not None and not self.sandboxes:
+            self.sandboxes = None
 
     def begin_attempt(self) -> None:
         """Forget the attempt that ended; its sandboxes are looked up anew."""

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from capibara_operator.api.common import CLOSED_LABEL, EXPIRES_AT_LABEL
-from capibara_operator.core.runs.actions import Action, KillSandbox, ListSandboxes, Release
+from capibara_operator.core.runs.actions import KillSandbox, ListSandboxes, Release
 from capibara_operator.core.runs.plan_running import plan_running
 from capibara_operator.core.runs.plan_start import plan_start
 from capibara_operator.core.runs.record import Run
 from capibara_operator.core.runs.seen import Refused, Seen
-from capibara_operator.core.runs.step import Plan, pause
+from capibara_operator.core.runs.step import Case, Plan, pause
 from capibara_operator.core.runs.timing import Timing
 
 __all__ = ["Plan", "plan"]
@@ -25,15 +25,20 @@ _CLOSED: Final = "true"
 
 def plan(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
     """The next actions, or the status to show and when to look again."""
+    case = Case(run, seen, now, timing)
     if run.closed:
         return Plan()
     if run.deleting_since is not None:
-        return _plan_deletion(run, seen, now, timing)
-    if run.finished:
-        return _plan_closing(run, seen, now, timing)
+        give_up_at = run.deleting_since + timedelta(seconds=timing.release_after)
+        return _clean_up(case, give_up_at, {}) if run.held else Plan()
+    if run.status.completion_time is not None:
+        # A provider that does not exist any more will not confirm anything.
+        give_up_at = run.status.completion_time + timedelta(seconds=timing.release_after)
+        missing = isinstance(seen.provider, Refused)
+        return _clean_up(case, give_up_at if missing else None, closing_labels(run))
     if run.status.sandbox_id is not None:
-        return plan_running(run, seen, now, timing)
-    return plan_start(run, seen, now, timing)
+        return plan_running(case)
+    return plan_start(case)
 
 
 def closing_labels(run: Run) -> Mapping[str, str]:
@@ -46,61 +51,38 @@ def closing_labels(run: Run) -> Mapping[str, str]:
     return labels
 
 
-def _plan_deletion(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
-    if not run.held:
-        return Plan()
-    since = run.deleting_since or now
-    give_up_at = since + timedelta(seconds=timing.release_after)
-    return _clean_up(run, seen, now, give_up_at=give_up_at, labels={})
-
-
-def _plan_closing(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
-    give_up_at = None
-    if isinstance(seen.provider, Refused):
-        end = run.status.completion_time or now
-        give_up_at = end + timedelta(seconds=timing.release_after)
-    return _clean_up(run, seen, now, give_up_at=give_up_at, labels=closing_labels(run))
-
-
-def _clean_up(
-    run: Run, seen: Seen, now: datetime, *, give_up_at: datetime | None, labels: Mapping[str, str]
-) -> Plan:
+def _clean_up(case: Case, give_up_at: datetime | None, labels: Mapping[str, str]) -> Plan:
     """Destroy every sandbox of the run, then let go of it."""
+    run, seen, trouble = case.run, case.seen, case.seen.trouble
     doomed = _doomed(run, seen)
     if isinstance(seen.provider, Refused):
         if not doomed:
             return Plan((Release(labels),))
-        return _wait(run, now, now, give_up_at, labels, seen.provider.message)
-    if seen.trouble is not None and (
-        seen.trouble.retry_at > now or (give_up_at is not None and now >= give_up_at)
-    ):
-        return _wait(run, now, seen.trouble.retry_at, give_up_at, labels, seen.trouble.message)
-    provider = seen.provider.name
+        return _wait(case, give_up_at, labels, seen.provider.message)
+    given_up = give_up_at is not None and case.now >= give_up_at
+    if trouble is not None and (given_up or trouble.retry_at > case.now):
+        return _wait(case, give_up_at, labels, trouble.message)
     if doomed:
-        return Plan(tuple(KillSandbox(provider, each) for each in doomed))
+        return Plan(tuple(KillSandbox(seen.provider.name, each) for each in doomed))
     # A run that was never held, or whose claim is known, has nothing that a list could find.
     if seen.sandboxes is None and run.held and run.status.sandbox_id is None:
-        listing: tuple[Action, ...] = (ListSandboxes(provider),)
-        return Plan(listing)
+        return Plan((ListSandboxes(seen.provider.name),))
     return Plan((Release(labels),))
 
 
-def _wait(
-    run: Run,
-    now: datetime,
-    retry_at: datetime,
-    give_up_at: datetime | None,
-    labels: Mapping[str, str],
-    why: str,
-) -> Plan:
-    if give_up_at is not None and now >= give_up_at:
-        warning = (
-            f"The run was released although its sandbox {run.status.sandbox_id or ''} could not "
-            f"be destroyed: {why} The orphan sweep destroys it once the provider answers."
-        )
-        return Plan((Release(labels, warning=warning),))
-    until = max(retry_at, now + timedelta(seconds=1))
-    return pause(now, until if give_up_at is None else min(until, give_up_at))
+def _wait(case: Case, give_up_at: datetime | None, labels: Mapping[str, str], why: str) -> Plan:
+    until = case.now + timedelta(seconds=1)
+    if case.seen.trouble is not None:
+        until = max(until, case.seen.trouble.retry_at)
+    if give_up_at is None:
+        return pause(case, until)
+    if case.now < give_up_at:
+        return pause(case, min(until, give_up_at))
+    warning = (
+        f"The run was released although its sandbox {case.run.status.sandbox_id or ''} could not "
+        f"be destroyed: {why} The orphan sweep destroys it once the provider answers."
+    )
+    return Plan((Release(labels, warning=warning),))
 
 
 def _doomed(run: Run, seen: Seen) -> list[str]:

@@ -1,10 +1,11 @@
 """From a claimed sandbox to a stored result."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Final
 
 from capibara_operator.api.run import MAX_ATTEMPTS, RunReason
 from capibara_operator.core.runs.actions import (
-    Action,
     CheckStarted,
     ExtendSandbox,
     Follow,
@@ -14,130 +15,182 @@ from capibara_operator.core.runs.actions import (
     UploadJob,
     WriteStatus,
 )
-from capibara_operator.core.runs.record import Run
 from capibara_operator.core.runs.seen import (
     ChosenTemplate,
     Following,
     Refused,
     Sandbox,
-    Seen,
     Started,
     StreamEnd,
-    Trouble,
 )
 from capibara_operator.core.runs.status import retried, running
-from capibara_operator.core.runs.step import Plan, deadline_seconds, fail, finish, pause
-from capibara_operator.core.runs.timing import Timing
+from capibara_operator.core.runs.step import (
+    Case,
+    Plan,
+    deadline_seconds,
+    fail,
+    finish,
+    lifetime_seconds,
+    pause,
+)
 from capibara_operator.core.runs.verdict import cancelled, deadline_exceeded, lost, verdict
 
+_PROVIDER_POLL: Final = timedelta(seconds=5)
 
-def plan_running(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
+
+def plan_running(case: Case) -> Plan:
     """The next step of a run that owns a sandbox."""
-    deadline = deadline_seconds(run, seen)
+    for step in (_ended, _out_of_reach):
+        planned = step(case)
+        if planned is not None:
+            return planned
+    if isinstance(case.seen.provider, Refused):
+        return _rest(case, case.now + _PROVIDER_POLL)
+    for move in _STEPS:
+        planned = move(case, case.seen.provider.name)
+        if planned is not None:
+            return planned
+    return _rest(case, _overdue_at(case))
+
+
+def _ended(case: Case) -> Plan | None:
+    """Whether the run is at its end, by its log, its user, its sandbox or its deadline."""
+    run, seen = case.run, case.seen
+    deadline = deadline_seconds(case)
     if seen.transcript.exit is not None:
-        judged = verdict(seen.transcript, seen.transcript.exit, deadline_seconds=deadline)
-        return finish(run, seen, judged, now)
+        return finish(
+            case, verdict(seen.transcript, seen.transcript.exit, deadline_seconds=deadline)
+        )
     if run.spec is not None and run.spec.cancel:
-        return finish(run, seen, cancelled(), now)
+        return finish(case, cancelled())
     if seen.gone:
-        return _gone(run, seen, now, timing)
-    overdue_at = _overdue_at(run, seen, deadline, timing)
-    if now >= overdue_at:
-        return finish(run, seen, deadline_exceeded(deadline), now)
-    trouble = seen.trouble
-    if trouble is not None and (trouble.final or trouble.retry_at > now):
-        return _troubled(run, seen, trouble, now, overdue_at)
-    if isinstance(seen.provider, Refused):
-        return pause(now, min(overdue_at, now + timedelta(seconds=5)), running(run, now))
-    if seen.following is not None and seen.following.end is not None:
-        return _stream_ended(run, seen, seen.following, seen.provider.name, now)
-    actions = _next_actions(run, seen, seen.provider.name, deadline, now, timing)
-    if isinstance(actions, Refused):
-        return fail(run, seen, actions.reason, actions.message, now)
-    if actions:
-        return Plan(actions)
-    return pause(now, overdue_at, running(run, now))
+        return _gone(case)
+    if case.now >= _overdue_at(case):
+        return finish(case, deadline_exceeded(deadline))
+    return None
 
 
-def _next_actions(  # noqa: PLR0911 - one return for each step of the sequence
-    run: Run, seen: Seen, provider: str, deadline: int, now: datetime, timing: Timing
-) -> tuple[Action, ...] | Refused:
-    mine = run.status.sandbox_id or ""
+def _out_of_reach(case: Case) -> Plan | None:
+    """A claimed sandbox may be working: nothing but the deadline ends the wait for it."""
+    trouble = case.seen.trouble
+    if trouble is None or (trouble.retry_at <= case.now and not trouble.final):
+        return None
+    if trouble.final and case.seen.started is Started.NO:
+        return fail(case, trouble.reason, trouble.message)
+    if trouble.retry_at <= case.now:
+        return None
+    return _rest(case, trouble.retry_at)
+
+
+def _judge_stream_end(case: Case, provider: str) -> Plan | None:
+    following = case.seen.following
+    if following is None or following.end is None:
+        return None
+    match following.end:
+        case StreamEnd.GONE:
+            return Plan((InspectSandbox(provider, _claimed(case)),))
+        case StreamEnd.LOCKED:
+            return finish(case, lost("another job took the sandbox"))
+        case StreamEnd.GARBLED:
+            return finish(case, lost(following.detail))
+        case StreamEnd.BROKEN:
+            return _broken(case, following)
+
+
+def _kill_losers(case: Case, provider: str) -> Plan | None:
+    """Only the claim decides which of several sandboxes lives."""
     losers = [
         each.sandbox_id
-        for each in seen.sandboxes or ()
-        if each.sandbox_id != mine and each.sandbox_id not in seen.killed
+        for each in case.seen.sandboxes or ()
+        if each.sandbox_id != _claimed(case) and each.sandbox_id not in case.seen.killed
     ]
-    if losers:
-        return tuple(KillSandbox(provider, each) for each in losers)
+    return Plan(tuple(KillSandbox(provider, each) for each in losers)) if losers else None
+
+
+def _find_out(case: Case, provider: str) -> Plan | None:
+    """After a restart: is the sandbox there, for long enough, and was the code started?"""
+    seen = case.seen
     if seen.inspected is None and seen.started is Started.UNKNOWN:
-        return (InspectSandbox(provider, mine),)
-    needed = deadline + 2 * int(timing.collect_grace)
-    if seen.inspected is not None and _too_short(run, seen.inspected, needed):
-        return (ExtendSandbox(provider, mine, needed),)
+        return Plan((InspectSandbox(provider, _claimed(case)),))
+    if seen.inspected is not None and _is_short(case, seen.inspected):
+        return Plan((ExtendSandbox(provider, _claimed(case), lifetime_seconds(case)),))
     if seen.started is Started.UNKNOWN:
-        return (CheckStarted(provider, mine, run.job_key),)
-    if seen.started is Started.NO:
-        if seen.inputs is None:
-            return (ReadInputs(),)
-        if isinstance(seen.inputs, Refused):
-            return seen.inputs
-        env = seen.template.env if isinstance(seen.template, ChosenTemplate) else {}
-        return (UploadJob(provider, mine, run.job_key, deadline, env),)
-    if seen.following is None:
-        return (Follow(provider, mine, run.job_key),)
-    return ()
+        return Plan((CheckStarted(provider, _claimed(case), case.run.job_key),))
+    return None
 
 
-def _too_short(run: Run, sandbox: Sandbox, needed: int) -> bool:
+def _upload(case: Case, provider: str) -> Plan | None:
+    seen = case.seen
+    if seen.started is not Started.NO:
+        return None
+    if seen.inputs is None:
+        return Plan((ReadInputs(),))
+    if isinstance(seen.inputs, Refused):
+        return fail(case, seen.inputs.reason, seen.inputs.message)
+    env = seen.template.env if isinstance(seen.template, ChosenTemplate) else {}
+    key, deadline = case.run.job_key, deadline_seconds(case)
+    return Plan((UploadJob(provider, _claimed(case), key, deadline, env),))
+
+
+def _follow(case: Case, provider: str) -> Plan | None:
+    if case.seen.following is not None:
+        return None
+    return Plan((Follow(provider, _claimed(case), case.run.job_key),))
+
+
+_STEPS: Final[tuple[Callable[[Case, str], Plan | None], ...]] = (
+    _judge_stream_end,
+    _kill_losers,
+    _find_out,
+    _upload,
+    _follow,
+)
+
+
+def _is_short(case: Case, sandbox: Sandbox) -> bool:
     if not sandbox.running:
         return True
-    if sandbox.end_at is None or run.status.start_time is None:
+    began = case.run.status.start_time
+    if sandbox.end_at is None or began is None:
         return False
     # A provider rounds and clocks differ: only a clear shortage counts.
-    return sandbox.end_at < run.status.start_time + timedelta(seconds=needed * 0.8)
+    return sandbox.end_at < began + timedelta(seconds=lifetime_seconds(case) * 0.8)
 
 
-def _overdue_at(run: Run, seen: Seen, deadline: int, timing: Timing) -> datetime:
+def _overdue_at(case: Case) -> datetime:
     """When the operator itself ends a run; a log that was out of reach gets its own grace."""
-    grace = timedelta(seconds=timing.collect_grace)
-    began = run.status.start_time or seen.since
+    grace = timedelta(seconds=case.timing.collect_grace)
+    seen = case.seen
+    began = case.run.status.start_time or seen.since
     reading_since = seen.following.since if seen.following else seen.since
-    return max(began + timedelta(seconds=deadline) + grace, reading_since + grace)
+    return max(began + timedelta(seconds=deadline_seconds(case)) + grace, reading_since + grace)
 
 
-def _gone(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
+def _gone(case: Case) -> Plan:
+    run, seen = case.run, case.seen
     free = seen.started is Started.NO and run.attempt < MAX_ATTEMPTS
-    if free and now < seen.since + timedelta(seconds=timing.start_deadline):
+    if free and case.now < seen.since + timedelta(seconds=case.timing.start_deadline):
         message = (
-            f"Sandbox {run.status.sandbox_id} vanished before the code was started. "
+            f"Sandbox {_claimed(case)} vanished before the code was started. "
             "The operator creates another one."
         )
-        status = retried(run, reason=RunReason.SANDBOX_LOST, message=message, now=now)
-        return Plan((WriteStatus(status),))
-    why = f"sandbox {run.status.sandbox_id} vanished at its provider"
-    return finish(run, seen, lost(why), now)
+        reason = RunReason.SANDBOX_LOST
+        return Plan((WriteStatus(retried(run, reason=reason, message=message, now=case.now)),))
+    return finish(case, lost(f"sandbox {_claimed(case)} vanished at its provider"))
 
 
-def _troubled(run: Run, seen: Seen, trouble: Trouble, now: datetime, overdue_at: datetime) -> Plan:
-    """A claimed sandbox may be working: nothing but the deadline ends the wait for it."""
-    if trouble.final and seen.started is Started.NO:
-        return fail(run, seen, trouble.reason, trouble.message, now)
-    until = max(trouble.retry_at, now + timedelta(seconds=1))
-    return pause(now, min(overdue_at, until), running(run, now))
+def _broken(case: Case, following: Following) -> Plan:
+    message = (
+        f"The code could not be started in the sandbox: {following.detail}. "
+        "A template needs python3 on its PATH."
+    )
+    return fail(case, RunReason.TEMPLATE_NOT_READY, message)
 
 
-def _stream_ended(run: Run, seen: Seen, following: Following, provider: str, now: datetime) -> Plan:
-    match following.end:
-        case StreamEnd.GONE | None:
-            return Plan((InspectSandbox(provider, run.status.sandbox_id or ""),))
-        case StreamEnd.LOCKED:
-            return finish(run, seen, lost("another job took the sandbox"), now)
-        case StreamEnd.GARBLED:
-            return finish(run, seen, lost(following.detail), now)
-        case StreamEnd.BROKEN:
-            message = (
-                f"The code could not be started in the sandbox: {following.detail}. "
-                "A template needs python3 on its PATH."
-            )
-            return fail(run, seen, RunReason.TEMPLATE_NOT_READY, message, now)
+def _rest(case: Case, until: datetime) -> Plan:
+    soonest = case.now + timedelta(seconds=1)
+    return pause(case, max(soonest, min(until, _overdue_at(case))), running(case.run, case.now))
+
+
+def _claimed(case: Case) -> str:
+    return case.run.status.sandbox_id or ""

@@ -1,6 +1,8 @@
 """From a new run to a claimed sandbox."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Final
 
 from capibara_operator.api.run import RunPhase, RunReason
 from capibara_operator.core.runs.actions import (
@@ -12,55 +14,64 @@ from capibara_operator.core.runs.actions import (
     RequestSlot,
     WriteStatus,
 )
-from capibara_operator.core.runs.record import Run
 from capibara_operator.core.runs.seen import (
     ChosenProvider,
     ChosenTemplate,
     Refused,
     Sandbox,
-    Seen,
     Slot,
     Trouble,
 )
-from capibara_operator.core.runs.status import claimed, waiting
-from capibara_operator.core.runs.step import Plan, deadline_seconds, fail, finish, pause
-from capibara_operator.core.runs.timing import Timing
+from capibara_operator.core.runs.status import Wait, claimed, waiting
+from capibara_operator.core.runs.step import (
+    Case,
+    Plan,
+    deadline_seconds,
+    fail,
+    finish,
+    lifetime_seconds,
+    pause,
+)
 from capibara_operator.core.runs.verdict import cancelled
 
-_INPUT_POLL_SECONDS = 2.0
-_SLOW_REASONS = frozenset({RunReason.TEMPLATE_NOT_READY, RunReason.PROVIDER_UNREACHABLE})
+_POLL_SECONDS: Final = 2.0
+_SLOW_REASONS: Final = frozenset({RunReason.TEMPLATE_NOT_READY, RunReason.PROVIDER_UNREACHABLE})
 
 
-def plan_start(run: Run, seen: Seen, now: datetime, timing: Timing) -> Plan:
+def plan_start(case: Case) -> Plan:
     """The next step of a run that has no sandbox yet."""
+    run, seen = case.run, case.seen
     if run.spec is None:
         message = f"The spec cannot be used: {run.invalid}. Correct it and create the run anew."
-        return fail(run, seen, RunReason.INVALID_SPEC, message, now)
+        return fail(case, RunReason.INVALID_SPEC, message)
     if run.spec.cancel:
-        return finish(run, seen, cancelled(), now)
+        return finish(case, cancelled())
     if isinstance(seen.template, Refused):
-        return _refused(run, seen, seen.template, now, timing)
+        return _refused(case, seen.template)
     if isinstance(seen.provider, Refused):
-        return _refused(run, seen, seen.provider, now, timing)
-    if refusal := _lifetime_refusal(run, seen, seen.provider, timing):
-        return _refused(run, seen, refusal, now, timing)
-    if not run.held:
-        return Plan((AddFinalizer(),))
-    if seen.trouble is not None:
-        planned = _plan_trouble(run, seen, seen.trouble, now, timing)
+        return _refused(case, seen.provider)
+    for step in _STEPS:
+        planned = step(case, seen.provider)
         if planned is not None:
             return planned
-    return _plan_sandbox(run, seen, seen.template, seen.provider, now, timing)
+    return Plan((_creation(case, seen.template, seen.provider),))
 
 
-def _plan_sandbox(
-    run: Run,
-    seen: Seen,
-    template: ChosenTemplate,
-    provider: ChosenProvider,
-    now: datetime,
-    timing: Timing,
-) -> Plan:
+def _hold(case: Case, provider: ChosenProvider) -> Plan | None:
+    refusal = _lifetime_refusal(case, provider)
+    if refusal is not None:
+        return _refused(case, refusal)
+    return None if case.run.held else Plan((AddFinalizer(),))
+
+
+def _get_over_trouble(case: Case, _: ChosenProvider) -> Plan | None:
+    trouble = case.seen.trouble
+    return None if trouble is None else _plan_trouble(case, trouble)
+
+
+def _adopt(case: Case, provider: ChosenProvider) -> Plan | None:
+    """Own the attempt's sandbox, if there is one; an earlier attempt's must be gone first."""
+    run, seen = case.run, case.seen
     if seen.sandboxes is None:
         return Plan((ListSandboxes(provider.name),))
     living = [each for each in seen.sandboxes if each.sandbox_id not in seen.killed]
@@ -68,125 +79,117 @@ def _plan_sandbox(
     if earlier:
         return Plan(tuple(KillSandbox(provider.name, each.sandbox_id) for each in earlier))
     if living:
-        return Plan((WriteStatus(claimed(run, seen, _oldest(living), now)),))
-    if seen.inputs is None:
+        return Plan((WriteStatus(claimed(run, seen, _oldest(living), case.now)),))
+    return None
+
+
+def _gather_inputs(case: Case, _: ChosenProvider) -> Plan | None:
+    if case.seen.inputs is None:
         return Plan((ReadInputs(),))
-    if isinstance(seen.inputs, Refused):
-        return _refused(run, seen, seen.inputs, now, timing)
-    if seen.slot is None:
+    return _refused(case, case.seen.inputs) if isinstance(case.seen.inputs, Refused) else None
+
+
+def _queue(case: Case, provider: ChosenProvider) -> Plan | None:
+    slot = case.seen.slot
+    if slot is None:
         return Plan((RequestSlot(provider.name),))
-    if not seen.slot.granted:
-        return _queued(run, seen, seen.slot, provider, now)
-    if seen.conflict_since is not None:
-        grace = timedelta(seconds=provider.spec.sweep.grace_seconds)
-        if now < seen.conflict_since + grace:
-            return _conflicted(run, seen, now, seen.conflict_since + grace)
-    return Plan((_creation(run, seen, template, provider, timing),))
+    return None if slot.granted else _queued(case, slot, provider)
 
 
-def _creation(
-    run: Run, seen: Seen, template: ChosenTemplate, provider: ChosenProvider, timing: Timing
-) -> CreateSandbox:
+def _await_conflict(case: Case, provider: ChosenProvider) -> Plan | None:
+    if case.seen.conflict_since is None:
+        return None
+    until = case.seen.conflict_since + timedelta(seconds=provider.spec.sweep.grace_seconds)
+    if case.now >= until:
+        return None
+    message = (
+        "The provider says that this sandbox was created already but does not list it. "
+        f"The operator looks for it until {_clock(until)}, then creates another one."
+    )
+    return _poll(case, until, Wait(RunPhase.STARTING, "Starting", message))
+
+
+_STEPS: Final[tuple[Callable[[Case, ChosenProvider], Plan | None], ...]] = (
+    _hold,
+    _get_over_trouble,
+    _adopt,
+    _gather_inputs,
+    _queue,
+    _await_conflict,
+)
+
+
+def _creation(case: Case, template: ChosenTemplate, provider: ChosenProvider) -> CreateSandbox:
+    run, seen = case.run, case.seen
     suffix = f"-{seen.creations}" if seen.creations else ""
     return CreateSandbox(
         provider=provider.name,
         template_id=template.pin.template_id,
         metadata=run.metadata(seen.operator, seen.cluster),
         idempotency_key=run.job_key + suffix,
-        lifetime_seconds=_lifetime_seconds(run, seen, timing),
+        lifetime_seconds=lifetime_seconds(case),
     )
 
 
-def _lifetime_seconds(run: Run, seen: Seen, timing: Timing) -> int:
-    """Starting and collecting each get the grace beside the code's own deadline."""
-    return deadline_seconds(run, seen) + 2 * int(timing.collect_grace)
-
-
-def _lifetime_refusal(
-    run: Run, seen: Seen, provider: ChosenProvider, timing: Timing
-) -> Refused | None:
+def _lifetime_refusal(case: Case, provider: ChosenProvider) -> Refused | None:
     longest = provider.spec.limits.max_lifetime_seconds
-    spare = longest - _lifetime_seconds(run, seen, timing)
+    spare = longest - lifetime_seconds(case)
     if spare >= 0:
         return None
-    deadline = deadline_seconds(run, seen)
+    deadline = deadline_seconds(case)
     return Refused(
         RunReason.INVALID_SPEC,
         f"The deadline of {deadline} s is longer than provider {provider.name} lets a sandbox "
         f"live ({longest} s, less what starting and collecting take). Set "
-        f"spec.activeDeadlineSeconds to {max(1, deadline + spare)} or less.",
+        f"spec.activeDeadlineSeconds of a new run to {max(1, deadline + spare)} or less.",
     )
 
 
-def _refused(run: Run, seen: Seen, refusal: Refused, now: datetime, timing: Timing) -> Plan:
+def _refused(case: Case, refusal: Refused) -> Plan:
     """Wait for what may still come; end the run when it does not."""
-    until = seen.since + timedelta(seconds=_patience(seen, refusal, timing))
     if not refusal.waits:
-        return fail(run, seen, refusal.reason, refusal.message, now)
-    if now >= until:
+        return fail(case, refusal.reason, refusal.message)
+    is_input = refusal is case.seen.inputs
+    slow = is_input or refusal.reason in _SLOW_REASONS
+    patience = case.timing.start_deadline if slow else case.timing.reference_grace
+    until = case.seen.since + timedelta(seconds=patience)
+    if case.now >= until:
         message = f"{refusal.message} The operator waited for it until {_clock(until)}."
-        late = refusal is seen.inputs or refusal.reason is RunReason.PROVIDER_UNREACHABLE
+        late = is_input or refusal.reason is RunReason.PROVIDER_UNREACHABLE
         reason = RunReason.START_DEADLINE_EXCEEDED if late else refusal.reason
-        return fail(run, seen, reason, message, now)
-    status = waiting(
-        run,
-        seen,
-        phase=RunPhase.PENDING,
-        word="Waiting",
-        reason=None if refusal is seen.inputs else refusal.reason,
-        message=f"{refusal.message} The operator waits for it until {_clock(until)}.",
-        now=now,
-    )
-    return pause(now, min(until, now + timedelta(seconds=_INPUT_POLL_SECONDS)), status)
+        return fail(case, reason, message)
+    message = f"{refusal.message} The operator waits for it until {_clock(until)}."
+    reason_shown = None if is_input else refusal.reason
+    return _poll(case, until, Wait(RunPhase.PENDING, "Waiting", message, reason_shown))
 
 
-def _patience(seen: Seen, refusal: Refused, timing: Timing) -> float:
-    slow = refusal is seen.inputs or refusal.reason in _SLOW_REASONS
-    return timing.start_deadline if slow else timing.reference_grace
-
-
-def _queued(run: Run, seen: Seen, slot: Slot, provider: ChosenProvider, now: datetime) -> Plan:
+def _queued(case: Case, slot: Slot, provider: ChosenProvider) -> Plan:
     message = f"Waiting for a sandbox of provider {provider.name}: {slot.reason}."
-    status = waiting(run, seen, phase=RunPhase.QUEUED, word="Queued", message=message, now=now)
-    if slot.retry_at is None:
-        return Plan(status=status)
-    return pause(now, slot.retry_at, status)
+    wait = Wait(RunPhase.QUEUED, "Queued", message)
+    status = waiting(case.run, case.seen, wait, case.now)
+    return Plan(status=status) if slot.retry_at is None else pause(case, slot.retry_at, status)
 
 
-def _conflicted(run: Run, seen: Seen, now: datetime, until: datetime) -> Plan:
-    message = (
-        "The provider says that this sandbox was created already but does not list it. "
-        f"The operator looks for it until {_clock(until)}, then creates another one."
-    )
-    status = waiting(run, seen, phase=RunPhase.STARTING, word="Starting", message=message, now=now)
-    return pause(now, min(until, now + timedelta(seconds=_INPUT_POLL_SECONDS)), status)
-
-
-def _plan_trouble(
-    run: Run, seen: Seen, trouble: Trouble, now: datetime, timing: Timing
-) -> Plan | None:
+def _plan_trouble(case: Case, trouble: Trouble) -> Plan | None:
     """None when it is time to try again."""
     if trouble.final:
-        return fail(run, seen, trouble.reason, trouble.message, now)
+        return fail(case, trouble.reason, trouble.message)
+    seen, patience = case.seen, case.timing.start_deadline
     granted_at = seen.slot.since if seen.slot is not None else seen.since
-    until = max(seen.since, granted_at) + timedelta(seconds=timing.start_deadline)
-    if now >= until:
-        message = (
-            f"No sandbox could be started within {timing.start_deadline:.0f} s. {trouble.message}"
-        )
-        return fail(run, seen, RunReason.START_DEADLINE_EXCEEDED, message, now)
-    if now >= trouble.retry_at:
+    until = max(seen.since, granted_at) + timedelta(seconds=patience)
+    if case.now >= until:
+        message = f"No sandbox could be started within {patience:.0f} s. {trouble.message}"
+        return fail(case, RunReason.START_DEADLINE_EXCEEDED, message)
+    if case.now >= trouble.retry_at:
         return None
-    status = waiting(
-        run,
-        seen,
-        phase=RunPhase.STARTING,
-        word="Starting",
-        reason=trouble.reason,
-        message=f"{trouble.message} The operator tries again until {_clock(until)}.",
-        now=now,
-    )
-    return pause(now, min(until, trouble.retry_at), status)
+    message = f"{trouble.message} The operator tries again until {_clock(until)}."
+    wait = Wait(RunPhase.STARTING, "Starting", message, trouble.reason)
+    return pause(case, min(until, trouble.retry_at), waiting(case.run, seen, wait, case.now))
+
+
+def _poll(case: Case, until: datetime, wait: Wait) -> Plan:
+    again = min(until, case.now + timedelta(seconds=_POLL_SECONDS))
+    return pause(case, again, waiting(case.run, case.seen, wait, case.now))
 
 
 def _oldest(sandboxes: list[Sandbox]) -> Sandbox:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -33,24 +34,27 @@ SUCCEEDED: Final = "Succeeded"
 _MAX_ATTEMPT_MESSAGE: Final = 500
 
 
-def waiting(
-    run: Run,
-    seen: Seen,
-    *,
-    phase: RunPhase,
-    word: str,
-    message: str,
-    now: datetime,
-    reason: RunReason | None = None,
-) -> SandboxRunStatus:
-    """The run waits for something; ``word`` is the conditions' reason where it has no own."""
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a run waits for. ``word`` is the conditions' reason where ``reason`` is None."""
+
+    phase: RunPhase
+    word: str
+    message: str
+    reason: RunReason | None = None
+
+
+def waiting(run: Run, seen: Seen, wait: Wait, now: datetime) -> SandboxRunStatus:
+    """The run waits for something."""
     queue = None
-    if phase is RunPhase.QUEUED and seen.slot is not None:
+    if wait.phase is RunPhase.QUEUED and seen.slot is not None:
         queue = RunQueue(since=seen.slot.since, reason=seen.slot.reason)
-    return _active(run, word=reason or word, message=message, sandbox=False, now=now).model_copy(
+    word = wait.reason or wait.word
+    status = _active(run, word=word, message=wait.message, sandbox=False, now=now)
+    return status.model_copy(
         update={
-            "phase": phase,
-            "reason": reason,
+            "phase": wait.phase,
+            "reason": wait.reason,
             "queue": queue,
             "detection": _detection(seen),
         }

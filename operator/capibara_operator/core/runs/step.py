@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from capibara_operator.api.run import RunReason, SandboxRunStatus
 from capibara_operator.core.runs.actions import Action, WriteOutput, WriteStatus
@@ -9,9 +10,20 @@ from capibara_operator.core.runs.outputs import output_manifest
 from capibara_operator.core.runs.record import Run
 from capibara_operator.core.runs.seen import ChosenTemplate, Seen
 from capibara_operator.core.runs.status import finished
+from capibara_operator.core.runs.timing import Timing
 from capibara_operator.core.runs.verdict import Verdict
 
-_FALLBACK_DEADLINE_SECONDS = 3600
+_NO_DEADLINE: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is planned for: a run, what is known of it, the time, and how patient to be."""
+
+    run: Run
+    seen: Seen
+    now: datetime
+    timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +39,39 @@ class Plan:
     requeue_after: float | None = None
 
 
-def pause(now: datetime, until: datetime, status: SandboxRunStatus | None = None) -> Plan:
+def pause(case: Case, until: datetime, status: SandboxRunStatus | None = None) -> Plan:
     """Show this status and look again at that time."""
-    return Plan(status=status, requeue_after=max(0.0, (until - now).total_seconds()))
+    return Plan(status=status, requeue_after=max(0.0, (until - case.now).total_seconds()))
 
 
-def finish(run: Run, seen: Seen, verdict: Verdict, now: datetime) -> Plan:
+def finish(case: Case, verdict: Verdict) -> Plan:
     """Store the outputs, then the result."""
+    seen = case.seen
     if seen.transcript.rich and seen.output is None:
-        return Plan((WriteOutput(output_manifest(run, seen.transcript)),))
+        return Plan((WriteOutput(output_manifest(case.run, seen.transcript)),))
     omissions = tuple(seen.transcript.notes)
     for name, stream in (("stdout", seen.transcript.stdout), ("stderr", seen.transcript.stderr)):
         if stream.size > stream.kept:
             omissions += (f"{stream.size - stream.kept} bytes of {name} were not kept",)
     if seen.output_problem:
         omissions += (seen.output_problem,)
-    return Plan((WriteStatus(finished(run, seen, verdict, now), omissions=omissions),))
+    status = finished(case.run, seen, verdict, case.now)
+    return Plan((WriteStatus(status, omissions=omissions),))
 
 
-def fail(run: Run, seen: Seen, reason: RunReason, message: str, now: datetime) -> Plan:
+def fail(case: Case, reason: RunReason, message: str) -> Plan:
     """End the run for a reason that is not its code's."""
-    return finish(run, seen, Verdict(reason, message), now)
+    return finish(case, Verdict(reason, message))
 
 
-def deadline_seconds(run: Run, seen: Seen) -> int:
+def deadline_seconds(case: Case) -> int:
     """How long the code may run: as the run says, else as its template says."""
-    if run.spec is not None and run.spec.active_deadline_seconds is not None:
-        return run.spec.active_deadline_seconds
-    if isinstance(seen.template, ChosenTemplate):
-        return seen.template.timeout_seconds
-    return _FALLBACK_DEADLINE_SECONDS
+    spec, template = case.run.spec, case.seen.template
+    if spec is not None and spec.active_deadline_seconds is not None:
+        return spec.active_deadline_seconds
+    return template.timeout_seconds if isinstance(template, ChosenTemplate) else _NO_DEADLINE
+
+
+def lifetime_seconds(case: Case) -> int:
+    """How long the sandbox must live: starting and collecting each get their grace."""
+    return deadline_seconds(case) + 2 * int(case.timing.collect_grace)
