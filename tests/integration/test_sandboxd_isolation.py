@@ -88,7 +88,7 @@ class TestView:
             sandbox.files.read("stolen")
 
     def test_the_host_is_read_only(self, sandbox: ci.Sandbox) -> None:
-        for path in ("/usr/x", "/etc/passwd", "/bin/x", f"{sys.prefix}/x", "/opt/capibara/guest/x"):
+        for path in ("/usr/x", "/etc/passwd", "/bin/x", f"{sys.prefix}/x", "/opt/capibara-guest/guest/x"):
             assert shell(sandbox, f"touch {path} && echo written").count("written") == 0, path
         for path in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
             assert "written" not in shell(sandbox, f"echo x > {path} && echo written"), path

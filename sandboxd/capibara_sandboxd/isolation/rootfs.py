@@ -17,7 +17,7 @@ from capibara_sandboxd import guest
 USER: Final = "user"
 UID: Final = 1000
 HOME: Final = "/home/user"
-GUEST_DIR: Final = "/opt/capibara"
+GUEST_DIR: Final = "/opt/capibara-guest"
 _CLONE_NEWNS: Final = 0x20000
 _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
