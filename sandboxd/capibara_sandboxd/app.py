@@ -8,6 +8,7 @@ from typing import Final
 
 import prometheus_client
 from aiohttp import web
+from aiohttp.hdrs import METH_ALL
 
 from . import metrics, proxy
 from .api.routes import ControlPlane
@@ -58,7 +59,8 @@ async def _observe(request: web.Request, handler: _Handler) -> web.StreamRespons
         return response
     finally:
         seconds = time.perf_counter() - began
-        metrics.REQUESTS.labels(surface, request.method, str(status)).inc()
+        method = request.method if request.method in METH_ALL else "other"
+        metrics.REQUESTS.labels(surface, method, str(status)).inc()
         metrics.REQUEST_SECONDS.labels(surface).observe(seconds)
         fields = {
             "method": request.method,

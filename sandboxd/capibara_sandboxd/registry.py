@@ -15,6 +15,7 @@ from .config import Settings
 from .isolation import host as hosts
 from .isolation.cgroups import Group, Limits
 from .isolation.rootfs import Rootfs
+from .link import LinkError
 from .sandbox import Request, Sandbox, StartError, kill_leftover
 
 _ID_ALPHABET: Final = string.ascii_lowercase + string.digits
@@ -35,6 +36,7 @@ class Registry:
         self._rootfs = rootfs
         self._sandboxes: dict[str, Sandbox] = {}
         self._starting = 0
+        self._closing = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._directory = settings.state_dir / "sandboxes"
@@ -50,6 +52,8 @@ class Registry:
 
     async def create(self, request: Request) -> Sandbox:
         """Start a sandbox; it is running when this returns."""
+        if self._closing:
+            raise LinkError("sandboxd is shutting down")
         if len(self._sandboxes) + self._starting >= self.settings.max_sandboxes:
             raise CapacityError(
                 "you have reached the maximum number of concurrent E2B sandboxes "
@@ -95,6 +99,7 @@ class Registry:
 
     async def close(self) -> None:
         """Kill every sandbox and free what they used."""
+        self._closing = True
         await asyncio.gather(*(self.kill(sandbox, "shutdown") for sandbox in self.all()))
         for task in tuple(self._tasks):
             await task

@@ -196,12 +196,17 @@ class Cgroups:
     def create(self, sandbox_id: str, limits: Limits) -> Group:
         """Make the cgroups of one sandbox with its limits set."""
         group = Group()
-        for found in self.hierarchies:
-            path = found.base / sandbox_id
-            path.mkdir()
-            group.version = found.version
-            group.paths |= dict.fromkeys(found.controllers, path)
-            _apply(found, path, limits)
+        try:
+            for found in self.hierarchies:
+                path = found.base / sandbox_id
+                path.mkdir()
+                group.version = found.version
+                group.paths |= dict.fromkeys(found.controllers, path)
+                _apply(found, path, limits)
+        except OSError:
+            for path in group.directories():
+                _removed(path)
+            raise
         return group
 
     def leftovers(self) -> dict[str, Group]:
