@@ -52,7 +52,7 @@ class Api:
             "apiVersion": "capibara6.dev/v1alpha1",
             "kind": "CapibaraService",
             "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {"image": "web:1", "ports": [{"name": "http", "port": 8000}], **spec},
+            "spec": {"image": "web:1", "ports": [{"name": "http", "port": 8000}]} | spec,
         }
         self.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump(manifest))
 
@@ -131,6 +131,7 @@ class Kubelet:
 
     api: Api
     behaviour: dict[str, str] = field(default_factory=dict)
+    ip: str = "10.99.0.1"
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -146,6 +147,8 @@ class Kubelet:
         waiting = [each.state.waiting for each in pod.status.container_statuses or []]
         if pod.metadata.deletion_timestamp or (as_is and bool(waiting) == bool(status)):
             return
+        if status:
+            status |= {"podIP": self.ip, "podIPs": [{"ip": self.ip}]}
         try:
             self.api.core.patch_namespaced_pod_status(
                 pod.metadata.name, self.api.namespace, {"status": status}
@@ -162,8 +165,6 @@ def _ready(status: dict[str, Any]) -> str:
 def _pod_status(container: Any, *, ready: bool, state: dict[str, Any], **more: Any) -> Any:
     return {
         "phase": "Running",
-        "podIP": "10.99.0.1",
-        "podIPs": [{"ip": "10.99.0.1"}],
         "conditions": [{"type": "Ready", "status": str(ready)}],
         "containerStatuses": [
             {

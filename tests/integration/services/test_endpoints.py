@@ -54,16 +54,20 @@ def test_an_optional_endpoint_only_reports(
     assert api.status("backend")["endpointSummary"] == "1/2"
 
 
-def test_where_nothing_is_reached_the_state_is_unknown(
-    api: Any, kubelet: Any, operator_for: Callable[..., Any]
+def test_a_loopback_address_is_not_probed_and_unreached_is_unknown(
+    api: Any, kubelet: Any, web: Any, operator_for: Callable[..., Any]
 ) -> None:
-    operator_for()  # no overrides: the pods' addresses lead nowhere
-    api.apply("backend", endpoints=[HEALTH])
+    kubelet.ip = "127.0.0.1"
+    server = web({"/health": 200})
+    operator_for()  # no overrides
+    ports = [{"name": "http", "port": server.port}]
+    api.apply("backend", ports=ports, endpoints=[HEALTH])
     api.wait("backend", "Ready", "Unknown", "NothingReached")
     assert api.condition("backend", "Reconciling")[0] == "True"
     assert api.condition("backend", "WorkloadAvailable")[0] == "True"
     assert api.status("backend")["endpoints"][0]["state"] == "Unknown"
     assert ("Warning", "EndpointDegraded") not in api.events("backend")
+    assert server.requests == []
 
 
 def test_services_start_in_the_order_of_their_dependencies(

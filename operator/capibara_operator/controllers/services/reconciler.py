@@ -75,8 +75,7 @@ class ServiceReconciler:
     async def reconcile(self, key: Key) -> Result:
         """Observe, plan, act, and write the status once if it changed."""
         obj = self._stores.services.get(key)
-        for dependent in self._dependents.concerned(key, obj):
-            self._enqueue(dependent)
+        self._tell_dependents(key, obj)
         if obj is None or "deletionTimestamp" in obj["metadata"]:
             self._observer.forget(key)
             self._executor.forget(key)
@@ -117,6 +116,10 @@ class ServiceReconciler:
         _logger.warning("the children do not settle; is something else changing them?")
         return latest
 
+    def _tell_dependents(self, key: Key, obj: Manifest | None) -> None:
+        for dependent in self._dependents.concerned(key, obj):
+            self._enqueue(dependent)
+
     async def _fail(self, obj: Manifest, finding: Finding) -> None:
         generation = obj["metadata"].get("generation", 1)
         last = parse_status(obj)
@@ -137,6 +140,8 @@ class ServiceReconciler:
         if answer is None:
             return
         self._stores.services.upsert(answer)
+        # The watch's echo of our own write is no news, so nobody else would tell them.
+        self._tell_dependents(key, answer)
         for note in emitted:
             self._recorder.event(
                 obj, warning=note.warning, reason=note.reason, message=note.message
