@@ -33,9 +33,7 @@ _GC_THRESHOLDS: Final = (50_000, 20, 20)
 async def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code of the process."""
     operator = Operator(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, operator.stop.set)
+    operator.take_signals()
     return await operator.run()
 
 
@@ -50,6 +48,12 @@ class Operator:
         self._watches: Watches | None = None
         self._parts: wiring.Parts | None = None
         self._lag = EventLoopLag()
+
+    def take_signals(self) -> None:
+        """Have SIGTERM and SIGINT stop the operator."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
 
     async def run(self) -> int:
         """Work until ``stop`` is set; returns 0, or 1 when something broke."""
@@ -121,12 +125,8 @@ class Operator:
         self._start("compare", comparing)
         self._stage = "opening the watches"
         self._watches = watches = Watches(parts.feeds, session, namespaces=parts.namespaces)
-        self._start("kopf", watches.run())
+        self._start("kopf", watches.run(take_signals=self.take_signals))
         await _first(watches.wait_open(), *self._tasks)
-        # Kopf has put its own signal handlers in place; ours drain before they stop it.
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop.set)
         self._stage = ""
         _tune_garbage_collection()
         _logger.info("ready", extra={"objects": sum(len(feed.store) for feed in parts.feeds)})

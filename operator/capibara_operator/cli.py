@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from capibara_operator import logs
 from capibara_operator.settings import Settings, SettingsError, load
@@ -21,20 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"capibara-operator: wrong settings:\n{error}", file=sys.stderr)
         sys.exit(2)
     logs.configure(level=settings.log_level, log_format=settings.log_format)
-    code = _run(settings)
-    # The SDK's native runtime can abort in the interpreter's teardown; all is closed by now.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    _run(settings)
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings) -> NoReturn:
     import uvloop  # noqa: PLC0415 - slow imports after --help
 
     from capibara_operator import app  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(app.run(settings))
+        code = runner.run(app.run(settings))
+        # The SDK's native runtime can abort in the interpreter's teardown; all is closed by now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:

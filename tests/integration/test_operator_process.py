@@ -139,6 +139,15 @@ def test_deletions_while_it_is_down_are_noticed(
     assert provider["kind"] == "SandboxProvider"
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3])
+def test_a_signal_at_any_moment_of_the_start_ends_it_with_zero(
+    operator_process: Any, seconds: float
+) -> None:
+    operator = operator_process().start(wait_ready=False)
+    time.sleep(seconds)
+    assert operator.stop() == 0, operator.log()
+
+
 def test_a_signal_while_it_waits_for_permissions_ends_it(
     operator_process: Any, crds_installed: Any, tmp_path: Any, namespace: str
 ) -> None:

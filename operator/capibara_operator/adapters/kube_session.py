@@ -21,6 +21,8 @@ from capibara_operator.version import VERSION
 
 _logger = logging.getLogger(__name__)
 
+_loaders: Any = kube_config  # its functions have no annotations
+
 _REFRESH_SECONDS: Final = 60.0
 _LOGIN_DEADLINE_SECONDS: Final = 30.0
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -166,7 +168,7 @@ def own_namespace() -> str:
 
 
 async def _load_in_cluster(configuration: Configuration) -> bool:
-    kube_config.load_incluster_config(configuration, try_refresh_token=False)
+    _loaders.load_incluster_config(configuration, try_refresh_token=False)
     return True
 
 
@@ -178,7 +180,7 @@ def _kubeconfig_loader(paths: str, context: str) -> Callable[[Configuration], Aw
                 "set KUBECONFIG to the path of a kubeconfig file"
             )
         try:
-            loader: Any = await kube_config.load_kube_config(
+            loader = await _loaders.load_kube_config(
                 config_file=paths,
                 context=context or None,
                 client_configuration=configuration,
@@ -200,7 +202,7 @@ def _exists(paths: str) -> bool:
 
 def _expires(loader: Any) -> bool:
     # The loader does not tell how it found the token; its user entry does.
-    user = getattr(loader, "_user", None)
+    user: Any = getattr(loader, "_user", None)
     return bool(user) and any(kind in user for kind in ("exec", "tokenFile", "auth-provider"))
 
 

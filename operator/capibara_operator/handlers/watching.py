@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 import kopf
 
@@ -56,24 +56,28 @@ class Watches:
         self._started_at = time.monotonic()
         self._up = asyncio.Event()
 
-    async def run(self) -> None:
+    async def run(self, *, take_signals: Callable[[], None]) -> None:
         """Watch until ``stop`` is called; raises what ends Kopf early.
 
-        Kopf cancels every task that was created after its start.
+        Kopf puts signal handlers of its own in place, after which ``take_signals`` is called.
+        At its end Kopf cancels every task that was created after its start.
         """
         settings = kopf.OperatorSettings()
         configure(settings, self._feeds)
-        await kopf.operator(
+        older = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=build_registry(self._feeds, self._session),
             settings=settings,
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=list(self._namespaces),
             # Kopf would name itself after the user, and a container's user has no name.
-            identity=OPERATOR_NAME,
+            identity=cast("Any", OPERATOR_NAME),
             stop_flag=self._stop,
             ready_flag=self._up,
         )
+        take_signals()
+        await kopf.run_tasks(tasks, ignored=older)
 
     def stop(self) -> None:
         """Have ``run`` return."""
