@@ -36,7 +36,7 @@ async def test_a_rotated_service_account_token_is_taken_up(
     credentials = await logged_in()
     assert credentials.configuration.host == "https://10.96.0.1:443"
     assert (await credentials.authorization()).lower() == "bearer first"
-    token_file.write_text("second")
+    token_file.write_text("second")  # noqa: ASYNC240
     assert (await credentials.authorization()).lower() == "bearer first", "not with each request"
     monkeypatch.setattr(kube_session, "_REFRESH_SECONDS", 0.0)
     assert (await credentials.authorization()).lower() == "bearer second"
@@ -44,13 +44,13 @@ async def test_a_rotated_service_account_token_is_taken_up(
 
 async def test_old_credentials_stay_when_they_cannot_be_read_anew(token_file: Path) -> None:
     credentials = await logged_in()
-    token_file.unlink()
+    token_file.unlink()  # noqa: ASYNC240
     await credentials.refresh()
     assert (await credentials.authorization()).lower() == "bearer first"
 
 
 async def test_a_pod_without_a_token_is_told_so(token_file: Path) -> None:
-    token_file.unlink()
+    token_file.unlink()  # noqa: ASYNC240
     with pytest.raises(LoginError, match="token file does not exist"):
         await connect()
 
