@@ -81,7 +81,10 @@ class Api:
         """Status, reason and message of a condition of the present generation."""
         found = self.service(name)
         for each in (found.get("status") or {}).get("conditions", []):
-            if each["type"] == type_ and each["observedGeneration"] == found["metadata"]["generation"]:
+            if (
+                each["type"] == type_
+                and each["observedGeneration"] == found["metadata"]["generation"]
+            ):
                 return each["status"], each["reason"], each["message"]
         return "", "", ""
 
@@ -246,9 +249,7 @@ def web() -> Iterator[Callable[..., Web]]:
 
 
 @pytest.fixture
-def operator_for(
-    operator_process: Callable[..., Any], namespace: str
-) -> Callable[..., Any]:
+def operator_for(operator_process: Callable[..., Any], namespace: str) -> Callable[..., Any]:
     """Starts the operator; ``operator_for(backend=web)`` has it probe a server of ours."""
 
     def start(**webs: Web) -> Any:

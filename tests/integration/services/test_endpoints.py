@@ -26,7 +26,11 @@ def test_a_broken_endpoint_is_named_and_heals(
     assert not {"Reconciling", "Stalled"} & set(types), "Degraded is Ready=False alone"
     (health, query) = status["endpoints"]
     assert health["state"] == "Healthy"
-    assert (query["state"], query["reason"], query["consecutiveFailures"]) == ("Failing", "HTTP500", 2)
+    assert (query["state"], query["reason"], query["consecutiveFailures"]) == (
+        "Failing",
+        "HTTP500",
+        2,
+    )
     columns = api.kubectl("get", "capibaraservices").splitlines()[1].split()
     assert columns[1:4] == ["False", "EndpointsDegraded", "1/2"]
 
@@ -146,8 +150,9 @@ def test_somebody_elses_object_of_the_same_name_is_not_taken(
     api.apply("backend")
     message = api.wait("backend", "Stalled", "True", "NameTaken")
     assert "does not belong to this service; delete it, or rename backend" in message
-    assert api.get("backend", "service")["metadata"]["resourceVersion"] == (
-        before["metadata"]["resourceVersion"]
+    assert (
+        api.get("backend", "service")["metadata"]["resourceVersion"]
+        == (before["metadata"]["resourceVersion"])
     )
 
 

@@ -110,10 +110,10 @@ def test_the_number_of_pods_survives_an_apply_after_a_stop(backend: Any, api: An
 def test_a_restart_is_handled_once(backend: Any, api: Any) -> None:
     (first,) = api.pods("backend")
     stamp = "2026-05-04T12:00:00Z"
-    api.kubectl("annotate", "capibaraservice", "backend", f"kubectl.kubernetes.io/restartedAt={stamp}")
-    _eventually(
-        lambda: api.status("backend").get("lastHandledRestartAt") == stamp, "it is handled"
+    api.kubectl(
+        "annotate", "capibaraservice", "backend", f"kubectl.kubernetes.io/restartedAt={stamp}"
     )
+    _eventually(lambda: api.status("backend").get("lastHandledRestartAt") == stamp, "it is handled")
     api.wait("backend", "Ready", "True")
     _eventually(lambda: len(api.pods("backend")) == 1, "the old pod is gone")
     (second,) = api.pods("backend")
@@ -152,7 +152,9 @@ def test_children_go_with_the_service(backend: Any, api: Any) -> None:
 def test_deleted_children_come_back(backend: Any, api: Any) -> None:
     api.kubectl("delete", "deployment", "backend")
     api.kubectl("delete", "service", "backend")
-    _eventually(lambda: api.deployment("backend") and api.get("backend", "service"), "they are back")
+    _eventually(
+        lambda: api.deployment("backend") and api.get("backend", "service"), "they are back"
+    )
     api.wait("backend", "Ready", "True", "Running")
 
 

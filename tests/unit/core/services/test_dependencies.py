@@ -1,6 +1,7 @@
 """Which dependencies hold a start up."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -53,7 +54,12 @@ CASES = [
         "model is not healthy at all its endpoints yet",
     ),
     Case("not even available", {}, service(), "model is not available yet"),
-    Case("available is enough where asked for", {"condition": "Available"}, service(conditions=AVAILABLE), ""),
+    Case(
+        "available is enough where asked for",
+        {"condition": "Available"},
+        service(conditions=AVAILABLE),
+        "",
+    ),
     Case("a pod is enough where asked for", {"condition": "Started"}, service(replicas=1), ""),
     Case("no pod yet", {"condition": "Started"}, service(replicas=0), "model has no pods yet"),
     Case(
@@ -122,7 +128,7 @@ def test_a_cycle_is_a_real_path_and_is_found_whenever_there_is_one(
     path = find_cycle("a", step)
     if path:
         assert path[0] == path[-1] == "a"
-        assert all(after in step(before) for before, after in zip(path, path[1:], strict=False))
+        assert all(after in step(before) for before, after in pairwise(path))
         return
     reached, todo = set[str](), step("a")
     while todo:

@@ -25,9 +25,7 @@ def test_the_life_of_a_service_in_events(
 
     def step(*, minutes: int, restart: str = "", spec: Any = None, **seen: Any) -> None:
         nonlocal status
-        service = make_service(
-            endpoints=ENDPOINTS, status=status, restart=restart, **(spec or {})
-        )
+        service = make_service(endpoints=ENDPOINTS, status=status, restart=restart, **(spec or {}))
         changes = seen.pop("deployment", {})
         found = Seen(
             deployment=None if changes is None else make_deployment(service, **changes),

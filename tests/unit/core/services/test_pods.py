@@ -50,10 +50,15 @@ CASES = [
     Case("being created is no problem", waiting("ContainerCreating"), ""),
     Case("an image", waiting("ImagePullBackOff", "Back-off"), "ImagePullBackOff (image 'web:1')"),
     Case(
-        "the two names of one failed pull are one", waiting("ErrImagePull", "denied"),
+        "the two names of one failed pull are one",
+        waiting("ErrImagePull", "denied"),
         "ImagePullBackOff (image 'web:1')",
     ),
-    Case("an image that may not be pulled", waiting("ErrImageNeverPull"), "ErrImageNeverPull (image 'web:1')"),
+    Case(
+        "an image that may not be pulled",
+        waiting("ErrImageNeverPull"),
+        "ErrImageNeverPull (image 'web:1')",
+    ),
     Case(
         "a configuration error brings its message",
         waiting("CreateContainerConfigError", 'secret "x" not found'),

@@ -26,6 +26,7 @@ Make = Callable[..., Any]
 
 ENDPOINTS = [{"name": "health", "path": "/health"}, {"name": "query", "path": "/q"}]
 OPTIONAL = [ENDPOINTS[0], {**ENDPOINTS[1], "required": False}]
+FREE = Dependencies()
 WAITS = Unmet("model", "DependencyNotReady", "model is not available yet")
 
 
@@ -71,7 +72,7 @@ class Case:
     deployment: Mapping[str, Any] | None = field(default_factory=dict)
     pods: tuple[Pod, ...] = (pod(),)
     states: Mapping[str, str] = field(default_factory=dict)
-    dependencies: Dependencies = Dependencies()
+    dependencies: Dependencies = FREE
     before: tuple[tuple[str, str, str, float], ...] = ()
 
 
@@ -376,7 +377,7 @@ class ActionCase:
     deployment: Mapping[str, Any] | None = field(default_factory=dict)
     older: Mapping[str, Any] = field(default_factory=dict)  # the spec that the children have
     front: bool = True
-    dependencies: Dependencies = Dependencies()
+    dependencies: Dependencies = FREE
 
 
 ACTIONS = [
