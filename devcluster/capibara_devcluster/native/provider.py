@@ -32,7 +32,7 @@ MISSING: Final = (
 )
 # The cluster has a network namespace of its own, so the usual ports are always free.
 _PORTS: Final = Ports(
-    apiserver=6443, etcd=2379, etcd_peer=2380, controller_manager=10257, scheduler=10259
+    apiserver=6443, etcd=2379, etcd_peer=2380, controller_manager=10257, scheduler=10259, kwok=10247
 )
 _LINK_LOCK_TIMEOUT_SECONDS: Final = 60.0
 _SYSTEM_PROGRAMS: Final = ("runc", "nft", "ip", "mount", "unshare")

@@ -1,0 +1,3 @@
+module capibara6.dev/tests/probe
+
+go 1.26.0
