@@ -95,7 +95,7 @@ def test_missing_permissions_keep_it_unready_and_are_named(
     ).start(wait_ready=False)
     deadline = time.monotonic() + 20
     text = ""
-    while time.monotonic() < deadline and "forbidden" not in text:
+    while time.monotonic() < deadline and "sandboxruns is missing: 403" not in text:
         time.sleep(0.1)
         status, text = operator.get("/readyz")
         assert status in {0, 503}
