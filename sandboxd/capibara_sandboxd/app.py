@@ -18,6 +18,7 @@ from .registry import Registry
 
 _MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 _log = logging.getLogger("capibara_sandboxd.access")
+_PROBED: Final = {"/health", "/metrics"}  # asked every few seconds by machines
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _REGISTRY: Final = web.AppKey("registry", Registry)
 
@@ -69,7 +70,8 @@ async def _observe(request: web.Request, handler: _Handler) -> web.StreamRespons
             "milliseconds": round(seconds * 1000, 1),
             "sandbox": request.headers.get("E2b-Sandbox-Id", "-"),
         }
-        _log.info("request", extra=fields)
+        quiet = surface == "control" and request.path in _PROBED and status < 400
+        _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)
 
 
 async def _health(_: web.Request) -> web.Response:
