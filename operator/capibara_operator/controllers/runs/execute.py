@@ -256,6 +256,7 @@ class Executor:
         if action.status.completion_time is not None:
             await stop_stream(track)
             track.inputs = None
+            track.trouble = None
             self.writer.finished(run, action.status, action.omissions)
 
     async def _write_output(self, action: WriteOutput, run: Run, track: Track) -> None:

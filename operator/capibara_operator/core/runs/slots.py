@@ -3,6 +3,7 @@
 Pure data: time is an argument, in seconds of any clock that never goes back.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,7 +43,7 @@ class Slots:
     holders: set[str] = field(default_factory=set)
     _waiting: dict[str, dict[str, None]] = field(default_factory=dict)
     _namespaces: dict[str, str] = field(default_factory=dict)
-    _tokens: float = 1.0
+    _tokens: float = math.inf
     _refilled_at: float = 0.0
     _blocked_until: float = 0.0
     _shrunk_to: int = _UNLIMITED
