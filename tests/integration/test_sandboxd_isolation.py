@@ -94,7 +94,7 @@ class TestView:
             "/etc/passwd",
             "/bin/x",
             f"{sys.prefix}/x",
-            "/opt/capibara-guest/guest/x",
+            f"{GUEST_DIR}/guest/x",
         ):
             said = shell(sandbox, f"touch {path} && echo written")
             assert "Read-only file system" in said or "Permission denied" in said, path
