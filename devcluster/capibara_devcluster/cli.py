@@ -11,6 +11,7 @@ import typer
 
 from capibara_devcluster import clusters
 from capibara_devcluster.errors import DevclusterError
+from capibara_devcluster.images.cli import build_images
 from capibara_devcluster.layout import DEFAULT_NAME, Layout, default_state_dir
 from capibara_devcluster.options import Options, Profile, Provider
 from capibara_devcluster.status import Status, show
@@ -107,6 +108,9 @@ def load_image(
     loaded = clusters.load_images(_layout(state_dir, name), sources, _say)
     if as_json:
         sys.stdout.write(json.dumps({"loaded": loaded}) + "\n")
+
+
+app.command(name="build-images")(build_images)
 
 
 @app.command()

@@ -18,6 +18,8 @@ _PACKAGES: Final = {
     "ip": "iproute2",
     "mount": "mount",
     "unshare": "util-linux",
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
 }
 
 

@@ -7,6 +7,7 @@ from capibara_devcluster.demo import install, light, runs, services
 from capibara_devcluster.demo.commands import Cluster, StepError
 from capibara_devcluster.demo.install import Checkout
 from capibara_devcluster.demo.story import Story
+from capibara_devcluster.errors import DevclusterError
 
 NAMESPACE = "capibara6"
 _STEPS = 7
@@ -29,7 +30,7 @@ def main() -> int:
     story = Story(_STEPS)
     try:
         tell(checkout, story)
-    except StepError as error:
+    except (StepError, DevclusterError) as error:
         story.check(False, str(error))
     ok = story.finish()
     if ok:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capibara_devcluster.demo.commands import Cluster, StepError, run, stream
+from capibara_devcluster.demo.commands import Cluster, run, stream
 from capibara_devcluster.demo.story import Story
 from capibara_devcluster.images.build import Image, build
-from capibara_devcluster.images.buildah import BuildError
 from capibara_devcluster.layout import default_state_dir
 
 OPERATOR_NAMESPACE = "capibara-system"
@@ -43,16 +42,9 @@ def bring_up(checkout: Checkout, story: Story) -> dict[str, Any]:
 
 
 def build_images(checkout: Checkout, story: Story) -> list[Image]:
-    """Build the project's images; unchanged ones cost nothing.
-
-    Raises:
-        StepError: a build failed.
-    """
+    """Build the project's images; unchanged ones cost nothing."""
     with story.console.status("images") as status:
-        try:
-            return build(checkout.root, progress=lambda text: status.update(f"building {text}"))
-        except BuildError as error:
-            raise StepError(str(error)) from error
+        return build(checkout.root, progress=lambda text: status.update(f"building {text}"))
 
 
 def load_images(checkout: Checkout, story: Story, images: list[Image]) -> None:

@@ -48,9 +48,8 @@ def tell(checkout: Checkout, cluster: Cluster, story: Story, missing: Sequence[s
             metrics = _free_port()
             environment = {
                 "KUBECONFIG": str(_kubeconfig(cluster, state)),
-                "CAPIBARA_NAMESPACE": OPERATOR_NAMESPACE,
-                "CAPIBARA_METRICS_PORT": str(metrics),
-                "CAPIBARA_METRICS_HOST": "127.0.0.1",
+                "CAPIBARA_OPERATOR_NAMESPACE": OPERATOR_NAMESPACE,
+                "CAPIBARA_METRICS_BIND_ADDRESS": f"127.0.0.1:{metrics}",
             }
             stack.enter_context(_process("capibara-operator", ["run"], state, environment))
             _await_health(f"http://127.0.0.1:{metrics}/readyz", story, "the operator is ready")

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from capibara_devcluster.images.buildah import Buildah, BuildError, host_architecture
+from capibara_devcluster import debian
+from capibara_devcluster.errors import DevclusterError
+from capibara_devcluster.images.buildah import Buildah, host_architecture
 
 TARGETS = ("operator", "sandboxd", "backend", "integrated-server", "frontend")
 SUITE = "bookworm"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
-HOST_PACKAGES = ("buildah", "mmdebstrap", "debian-archive-keyring", "runc")
+HOST_PROGRAMS = ("buildah", "mmdebstrap")
 _MMDEBSTRAP_TIMEOUT_SECONDS = 900
 
 Progress = Callable[[str], None]
@@ -73,8 +75,11 @@ def _bootstrap(archive: Path, log: Path) -> None:
             check=False,
         )
     if done.returncode:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
-        raise BuildError(f"mmdebstrap failed (log: {log}):\n{tail}")
+        raise DevclusterError(
+            "mmdebstrap could not make the base image",
+            log=log,
+            hint="check that Debian's packages answer; CAPIBARA_DEBIAN_MIRROR names a mirror",
+        )
 
 
 def _ensure_base(buildah: Buildah, folder: Path, progress: Progress) -> str:
@@ -96,8 +101,9 @@ def build(
     """Build ``targets`` of ``context``/Dockerfile and archive each; unchanged ones cost nothing.
 
     Raises:
-        BuildError: with the failing command and the end of its output.
+        DevclusterError: with the failing command and the end of its log.
     """
+    debian.ensure(HOST_PROGRAMS)
     folder = cache_folder()
     with _locked(folder):
         log = folder / "build.log"

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from capibara_devcluster.images.build import TARGETS, build
-from capibara_devcluster.images.buildah import BuildError
 
 
 def build_images(
@@ -20,11 +19,7 @@ def build_images(
     if unknown := sorted(set(wanted) - set(TARGETS)):
         typer.echo(f"no such image: {', '.join(unknown)}; there are {', '.join(TARGETS)}", err=True)
         raise typer.Exit(2)
-    try:
-        images = build(context.resolve(), wanted, progress=lambda text: typer.echo(text, err=True))
-    except BuildError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+    images = build(context.resolve(), wanted, progress=lambda text: typer.echo(text, err=True))
     if as_json:
         rows = [
             {"target": i.target, "name": i.name, "id": i.id, "archive": str(i.archive)}
