@@ -16,11 +16,32 @@ import pytest
 from capibara_devcluster import clusters, files
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.options import Options, Profile, Provider
+from capibara_devcluster.tools import build, catalogue, locate
 
 pytest_plugins = ["plugins.sandboxd"]
 
 _KUBECTL_TIMEOUT_SECONDS = 60
 _SHARED_NAME = "tests"
+_TOOLS_OF_FIXTURES = {
+    "control_plane": catalogue.CONTROL_PLANE,
+    "devcluster": (*catalogue.CONTROL_PLANE, *catalogue.SIMULATED_NODES),
+    "installed": ("helm",),
+    "kind_program": ("kind",),
+    "native_state_dir": (*catalogue.CONTROL_PLANE, *catalogue.NODE, "helm"),
+}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the tests need before their time limits run, and show the progress."""
+    if session.config.option.collectonly:
+        return
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    wanted = {tool for name in used for tool in _TOOLS_OF_FIXTURES.get(name, ())}
+    missing = locate.find(sorted(wanted))[1]
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    if missing and capture is not None:
+        with capture.global_and_fixture_disabled():
+            build.build(missing)
 
 
 @dataclass(frozen=True)

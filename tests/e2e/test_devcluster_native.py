@@ -42,16 +42,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def native_state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if why := host.why_impossible():
         pytest.skip(f"no node can run on this machine: {why}")
     return tmp_path_factory.mktemp("native")
 
 
 @pytest.fixture(scope="module")
-def cluster(state_dir: Path, image: Path) -> Iterator[Devcluster]:
+def cluster(native_state_dir: Path, image: Path) -> Iterator[Devcluster]:
     """A cluster that runs two replicas of the web server."""
-    command = Devcluster(state_dir, "first")
+    command = Devcluster(native_state_dir, "first")
     try:
         assert command.up("--provider=native")["ready"]
         command.run("load-image", str(image))
@@ -207,8 +207,8 @@ def test_down_keeps_images_unless_purged(cluster: Devcluster) -> None:
 
 
 @pytest.mark.parametrize("moment", [0.7, 1.5, 3.0])
-def test_up_killed_at_any_moment_can_be_repaired(state_dir: Path, moment: float) -> None:
-    crashed = Devcluster(state_dir, "crashed")
+def test_up_killed_at_any_moment_can_be_repaired(native_state_dir: Path, moment: float) -> None:
+    crashed = Devcluster(native_state_dir, "crashed")
     crashed.up_killed_after(moment, "--provider=native")
     try:
         assert crashed.up("--provider=native")["ready"]
@@ -217,8 +217,8 @@ def test_up_killed_at_any_moment_can_be_repaired(state_dir: Path, moment: float)
     assert_nothing_left(crashed)
 
 
-def test_up_killed_in_the_middle_can_be_taken_down(state_dir: Path) -> None:
-    crashed = Devcluster(state_dir, "crashed")
+def test_up_killed_in_the_middle_can_be_taken_down(native_state_dir: Path) -> None:
+    crashed = Devcluster(native_state_dir, "crashed")
     crashed.up_killed_after(1.5, "--provider=native")
     crashed.run("down", "--purge")
     assert_nothing_left(crashed)

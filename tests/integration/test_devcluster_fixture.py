@@ -6,14 +6,33 @@ import json
 from typing import Any
 
 
-def test_control_plane_runs_admission_and_garbage_collection(
-    control_plane: Any, namespace: str
-) -> None:
-    control_plane.kubectl("create", "configmap", "owner", f"--namespace={namespace}")
-    listed = control_plane.kubectl(
-        "get", "serviceaccounts", f"--namespace={namespace}", "-o", "name"
+def test_what_an_owner_leaves_behind_is_collected(control_plane: Any, namespace: str) -> None:
+    inside = f"--namespace={namespace}"
+    control_plane.kubectl("create", "configmap", "owner", inside)
+    shown = control_plane.kubectl(
+        "get", "configmap", "owner", inside, "-o=jsonpath={.metadata.uid}"
     )
-    assert "serviceaccount/default" in listed.stdout
+    owned = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "owned",
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": shown.stdout}
+            ],
+        },
+    }
+    control_plane.kubectl("create", inside, "-f", "-", input=json.dumps(owned))
+    control_plane.kubectl("delete", "configmap", "owner", inside)
+    control_plane.kubectl("wait", "--for=delete", "configmap/owned", inside, "--timeout=60s")
+
+
+def test_rights_are_enforced(control_plane: Any, namespace: str) -> None:
+    account = f"--as=system:serviceaccount:{namespace}:default"
+    refused = control_plane.kubectl(
+        "get", "secrets", f"--namespace={namespace}", account, check=False
+    )
+    assert "forbidden" in refused.stderr
 
 
 def test_audit_log_names_each_write(control_plane: Any, namespace: str) -> None:

@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kind_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return provide.provide(["kind"], tmp_path_factory.mktemp("tools")) / "kind"
 
 
@@ -59,9 +59,9 @@ def _kind(program: Path, *args: str, env: dict[str, str]) -> subprocess.Complete
 
 
 def test_create_gets_as_far_as_docker(
-    program: Path, layout: Layout, docker: dict[str, str], tmp_path: Path
+    kind_program: Path, layout: Layout, docker: dict[str, str], tmp_path: Path
 ) -> None:
-    done = _kind(program, *kind.create_arguments(layout, wait_seconds=60), env=docker)
+    done = _kind(kind_program, *kind.create_arguments(layout, wait_seconds=60), env=docker)
     assert done.returncode != 0
     assert "unknown flag" not in done.stderr
     assert "could not decode" not in done.stderr
@@ -70,24 +70,24 @@ def test_create_gets_as_far_as_docker(
 
 
 def test_unknown_field_in_the_configuration_would_be_seen(
-    program: Path, layout: Layout, docker: dict[str, str]
+    kind_program: Path, layout: Layout, docker: dict[str, str]
 ) -> None:
     files.write(layout.root / "kind.yaml", kind.config() + "unknownField: 1\n")
-    done = _kind(program, *kind.create_arguments(layout, wait_seconds=60), env=docker)
+    done = _kind(kind_program, *kind.create_arguments(layout, wait_seconds=60), env=docker)
     assert "unknownField" in done.stderr
 
 
 def test_delete_of_no_cluster_is_harmless(
-    program: Path, layout: Layout, docker: dict[str, str]
+    kind_program: Path, layout: Layout, docker: dict[str, str]
 ) -> None:
-    done = _kind(program, *kind.delete_arguments(layout), env=docker)
+    done = _kind(kind_program, *kind.delete_arguments(layout), env=docker)
     assert done.returncode == 0, done.stderr
 
 
 def test_load_looks_for_the_nodes_of_our_cluster(
-    program: Path, layout: Layout, docker: dict[str, str], tmp_path: Path
+    kind_program: Path, layout: Layout, docker: dict[str, str], tmp_path: Path
 ) -> None:
     archive = tmp_path / "image.tar"
     archive.touch()
-    done = _kind(program, *kind.load_arguments(layout, archive), env=docker)
+    done = _kind(kind_program, *kind.load_arguments(layout, archive), env=docker)
     assert 'no nodes found for cluster "capibara-demo"' in done.stderr

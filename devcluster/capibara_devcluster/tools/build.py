@@ -7,9 +7,9 @@ import os
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from capibara_devcluster import files
 from capibara_devcluster.errors import DevclusterError
@@ -19,7 +19,6 @@ from capibara_devcluster.tools.golang import go
 from capibara_devcluster.tools.progress import BuildProgress
 
 _LOCK_TIMEOUT_SECONDS: Final = 3600.0
-_LIST_TIMEOUT_SECONDS: Final = 1800
 _LOG_LINES: Final = 400
 
 
@@ -33,7 +32,9 @@ def build(names: Sequence[str]) -> None:
         program = go()
         groups = catalogue.by_folder(missing)
         progress.describe("reading the modules (downloaded the first time)")
-        packages = {folder: _count(program, folder, tools) for folder, tools in groups.items()}
+        packages = {
+            folder: _count(program, folder, tools, progress) for folder, tools in groups.items()
+        }
         progress.total(sum(packages.values()))
         for folder, tools in groups.items():
             progress.describe(f"building {', '.join(tool.name for tool in tools)}")
@@ -57,43 +58,51 @@ def _environment() -> Mapping[str, str]:
     return {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
 
 
-def _count(program: Path, folder: str, tools: Sequence[Tool]) -> int:
-    listed = subprocess.run(
-        [program, "list", "-deps", *(tool.package for tool in tools)],
-        cwd=catalogue.GOTOOLS / folder,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_LIST_TIMEOUT_SECONDS,
-    )
-    if listed.returncode != 0:
-        raise _failed(tools, listed.stderr.splitlines())
-    return len(listed.stdout.splitlines())
+def _count(program: Path, folder: str, tools: Sequence[Tool], progress: BuildProgress) -> int:
+    """How many packages the programs consist of; downloads their modules the first time."""
+    argv = [str(program), "list", "-deps", *(tool.package for tool in tools)]
+    with tempfile.TemporaryFile("w+") as listed:
+        _go(argv, folder, tools, stdout=listed, each_line=progress.note)
+        listed.seek(0)
+        return len(listed.readlines())
 
 
 def _build(program: Path, folder: str, tools: Sequence[Tool], progress: BuildProgress) -> None:
     with tempfile.TemporaryDirectory(dir=locate.cache_dir(), prefix=".build-") as scratch:
-        argv = [str(program), "build", "-v", "-trimpath", "-ldflags", catalogue.link_flags(folder)]
+        flags = ["-v", "-trimpath", "-ldflags", catalogue.link_flags(folder)]
         packages = [tool.package for tool in tools]
-        said: deque[str] = deque(maxlen=_LOG_LINES)
-        with subprocess.Popen(
-            [*argv, "-o", f"{scratch}/", *packages],
-            cwd=catalogue.GOTOOLS / folder,
-            env=_environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stderr is not None  # noqa: S101 - it was asked for
-            for line in process.stderr:
-                said.append(line.rstrip())
-                progress.compiled(line)
-        if process.returncode != 0:
-            raise _failed(tools, list(said))
+        argv = [str(program), "build", *flags, "-o", f"{scratch}/", *packages]
+        _go(argv, folder, tools, stdout=None, each_line=progress.compiled)
         for tool in tools:
             target = locate.cached(tool)
             target.parent.mkdir(parents=True, exist_ok=True)
             (Path(scratch) / go_file_name(tool.package)).replace(target)
+
+
+def _go(
+    argv: Sequence[str],
+    folder: str,
+    tools: Sequence[Tool],
+    *,
+    stdout: IO[str] | None,
+    each_line: Callable[[str], None],
+) -> None:
+    """Run Go in a tool folder; `each_line` gets what it says on standard error."""
+    said: deque[str] = deque(maxlen=_LOG_LINES)
+    with subprocess.Popen(
+        argv,
+        cwd=catalogue.GOTOOLS / folder,
+        env=_environment(),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # A build has no fair deadline; the user sees its progress and may interrupt it.
+        for line in process.stderr or ():
+            said.append(line.rstrip())
+            each_line(line)
+    if process.returncode != 0:
+        raise _failed(tools, list(said))
 
 
 def go_file_name(package: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+_NOTE_LENGTH: Final = 60
 # Go prints what it compiles and what it downloads; only the former are packages of the total.
 _OTHER_LINES: Final = ("go: ", "#", "\t")
 
@@ -53,6 +54,11 @@ class BuildProgress:
         if not self._progress.console.is_terminal and step != self._said:
             self._said = step
             self._progress.console.print(step)
+
+    def note(self, line: str) -> None:
+        """Show what Go says it is doing, where a line can be replaced by the next."""
+        if self._progress.console.is_terminal:
+            self._progress.update(self._task, description=line.strip()[:_NOTE_LENGTH])
 
     def total(self, packages: int) -> None:
         """Say how many packages there are."""

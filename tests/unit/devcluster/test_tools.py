@@ -144,3 +144,35 @@ def test_missing_package_names_the_exact_command(
 def test_present_programs_ask_for_nothing(machine: Path) -> None:
     _program(machine / "path", "runc", "")
     debian.ensure(["runc"])
+
+
+def test_unknown_packages_are_looked_up_once_the_lists_are_there(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = machine / "path"
+    fake = _program(path, "apt-get", "")
+    fake.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {machine}/calls\n'
+        f'if [ "$1" = update ]; then : > {machine}/lists; exit; fi\n'
+        f"[ -e {machine}/lists ] || exit 100\n"
+        f": > {path}/nft; /bin/chmod +x {path}/nft\n"
+    )
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(debian, "SYSTEM_PATH", str(path))
+    debian.ensure(["nft"])
+    install = "install --yes --no-install-recommends nftables"
+    assert (machine / "calls").read_text().splitlines() == [install, "update", install]
+
+
+def test_refused_installation_says_why_and_what_else_there_is(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = _program(machine / "path", "apt-get", "", code=100)
+    fake.write_text("#!/bin/sh\necho 'E: no space left' >&2\nexit 100\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(debian, "SYSTEM_PATH", str(machine / "nothing"))
+    with pytest.raises(DevclusterError) as raised:
+        debian.ensure(["nft"])
+    assert "E: no space left" in str(raised.value)
+    assert "--provider light" in str(raised.value)
