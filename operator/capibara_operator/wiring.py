@@ -68,6 +68,7 @@ def build(context: Context) -> Parts:
     wake_runs = _add_runs(parts, context, (templates.store, providers.store, runs), connections)
     _add_catalogue(parts, context, (templates, providers), connections, wake_runs)
     _add_services(parts, context)
+    parts.closers.append(connections.aclose)
     return parts
 
 

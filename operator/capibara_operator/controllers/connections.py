@@ -69,6 +69,11 @@ class Connections:
         """Drop the client of a provider that is gone."""
         self._open.pop(name, None)
 
+    async def aclose(self) -> None:
+        """Wait for what the clients still have to undo."""
+        for connection in self._open.values():
+            await connection.api.aclose()
+
     async def _endpoint(self, provider: Manifest) -> Endpoint:
         try:
             spec = SandboxProviderSpec.model_validate(provider.get("spec") or {})

@@ -130,6 +130,10 @@ class SandboxAPI(Protocol):
         """The cheapest authenticated call (a list of one): is the provider there, is the key good."""
         ...
 
+    async def aclose(self) -> None:
+        """Wait until the sandboxes of cancelled creates are killed."""
+        ...
+
 
 @dataclass(slots=True)
 class CommandExit(Exception):
