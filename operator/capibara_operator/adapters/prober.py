@@ -107,8 +107,9 @@ class Prober:
             if (check, address) not in watched.slots:
                 slot = _Slot(key, check, address, given)
                 watched.slots[check, address] = slot
-                settled = check.endpoint in known
-                self._schedule(slot, self._random.uniform(0, check.period) if settled else 0.0)
+                # Spread after a restart of the operator; at once where someone waits for news.
+                spread = check.period if _settled(known.get(check.endpoint)) else 0.0
+                self._schedule(slot, self._random.uniform(0, spread))
         self._redefine(key, watched, checks)
         self._publish(key, wake=False)
 
@@ -256,3 +257,7 @@ _METRIC_STATES: Final = {
     EndpointState.FAILING: 0.0,
     EndpointState.UNKNOWN: None,
 }
+
+
+def _settled(known: EndpointStatus | None) -> bool:
+    return known is not None and known.state is not EndpointState.UNKNOWN

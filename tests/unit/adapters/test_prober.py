@@ -312,6 +312,14 @@ async def test_known_results_hold_until_a_verdict(serve: Any, running: Any) -> N
     await found.until("Healthy")
 
 
+async def test_what_is_unknown_is_asked_at_once(serve: Any, running: Any) -> None:
+    server = await serve(answer("200 OK"))
+    found = running(backend=server.port)
+    known = EndpointStatus(name="e", state=EndpointState.UNKNOWN, reason="Probing")
+    found.watch(quick(period=3600.0), known={"e": known})
+    await found.until("Healthy")
+
+
 async def test_another_question_starts_anew(serve: Any, running: Any) -> None:
     server = await serve(answer("200 OK"))
     found = running(backend=server.port)
