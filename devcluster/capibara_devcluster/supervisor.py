@@ -24,6 +24,7 @@ from capibara_devcluster.component import Component
 from capibara_devcluster.process import Identity
 
 _TICK_SECONDS: Final = 0.05
+_SETTLED_TICK_SECONDS: Final = 0.25
 _RECHECK_SECONDS: Final = 3.0
 _OWNER_CHECK_SECONDS: Final = 0.5
 _FIRST_BACKOFF_SECONDS: Final = 0.5
@@ -96,7 +97,8 @@ class Supervisor:
                 self._advance(running, now)
             self._write_health()
             self._check_owner(now)
-            time.sleep(_TICK_SECONDS)
+            settled = all(running.ready for running in self._running.values())
+            time.sleep(_SETTLED_TICK_SECONDS if settled else _TICK_SECONDS)
         self._end_components()
         self._write_health()
 
