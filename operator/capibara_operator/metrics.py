@@ -250,6 +250,7 @@ def forget_provider(provider: str) -> None:
     with suppress(KeyError):
         _PROVIDER_READY.remove(provider)
 
+
 # --- Runs ----------------------------------------------------------------------------------------
 
 RUNS_FINISHED: Final = Counter(

@@ -9,7 +9,7 @@ import pytest
 
 from capibara_operator.adapters.e2b import E2BSandboxes
 from capibara_operator.ports.sandboxes import (
-    CommandExit,
+    CommandExitError,
     CreateRequest,
     Endpoint,
     Fault,
@@ -113,7 +113,7 @@ async def test_follow_to_the_end(api: E2BSandboxes, sandbox: str) -> None:
 
 
 async def test_follow_of_a_failing_command(api: E2BSandboxes, sandbox: str) -> None:
-    with pytest.raises(CommandExit) as caught:
+    with pytest.raises(CommandExitError) as caught:
         await follow(api, sandbox, "echo out; echo why >&2; exit 75")
     assert (caught.value.exit_code, caught.value.stderr) == (75, "why\n")
 

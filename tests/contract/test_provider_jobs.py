@@ -22,7 +22,13 @@ from capibara_operator.core.runs.protocol import (
     Record,
     follow_command,
 )
-from capibara_operator.ports.sandboxes import CommandExit, CreateRequest, Fault, File, SandboxError
+from capibara_operator.ports.sandboxes import (
+    CommandExitError,
+    CreateRequest,
+    Fault,
+    File,
+    SandboxError,
+)
 from support.provider_run import ProviderRun
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -175,7 +181,7 @@ async def test_reconnect_and_another_key(run: ProviderRun, api: E2BSandboxes) ->
         assert [r.data for r in records if isinstance(r, Artifact)] == [b"run\n"]
         other = Job(f"{uuid.uuid4()}-1", 60.0, code="pass")
         await run.upload(info.sandbox_id, other)
-        with pytest.raises(CommandExit) as caught:
+        with pytest.raises(CommandExitError) as caught:
             async for _ in api.follow(info.sandbox_id, follow_command(other.key)):
                 pass
         assert caught.value.exit_code == EXIT_LOCKED

@@ -19,7 +19,7 @@ from capibara_operator.adapters.e2b_sdk import (
 from capibara_operator.adapters.e2b_stream import stream
 from capibara_operator.metrics import PROVIDER_REQUEST_SECONDS, PROVIDER_REQUESTS
 from capibara_operator.ports.sandboxes import (
-    CommandExit,
+    CommandExitError,
     CreateRequest,
     Endpoint,
     Fault,
@@ -145,7 +145,7 @@ class E2BSandboxes:
         try:
             async for piece in pieces:
                 yield piece
-        except CommandExit as error:
+        except CommandExitError as error:
             if error.exit_code >= 0:
                 raise
             raise await self._killed(sandbox_id) from error

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from capibara_operator.adapters.e2b_sdk import AsyncSandbox, e2b
-from capibara_operator.ports.sandboxes import CommandExit
+from capibara_operator.ports.sandboxes import CommandExitError
 
 BUFFERED_PIECES: Final = 64
 STDERR_CHARS: Final = 2_048
@@ -16,7 +16,7 @@ CLOSE_SECONDS: Final = 5.0
 async def stream(sandbox: AsyncSandbox, command: str) -> AsyncGenerator[str, None]:
     """Start ``command``; returns when it has started.
 
-    The iterator raises ``CommandExit`` for an exit code other than 0, and the SDK's exceptions.
+    The iterator raises ``CommandExitError`` for any exit code but 0, and the SDK's exceptions.
     A reader that falls behind holds the command back; closing the iterator leaves it running.
     """
     pieces: asyncio.Queue[str | None] = asyncio.Queue(BUFFERED_PIECES)
@@ -43,7 +43,7 @@ async def _pieces(
             yield piece
         await end
     except e2b.CommandExitException as error:
-        raise CommandExit(error.exit_code, errors.text) from error
+        raise CommandExitError(error.exit_code, errors.text) from error
     finally:
         end.cancel()
         await asyncio.wait([end, asyncio.ensure_future(_disconnect(handle))])

@@ -58,7 +58,7 @@ class KubeError(Exception):
     @property
     def transient(self) -> bool:
         """Worth the same request again later."""
-        return self.status == 0 or self.status == 429 or self.status >= 500
+        return self.status in {0, 429} or self.status >= 500
 
 
 class KubeAPI(Protocol):

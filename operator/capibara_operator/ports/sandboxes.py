@@ -120,14 +120,14 @@ class SandboxAPI(Protocol):
     def follow(self, sandbox_id: str, command: str) -> AsyncIterator[str]:
         """Run a shell command in the background and yield its stdout in pieces as it comes.
 
-        Ends when the command exits with 0; any other exit raises ``CommandExit``. A lost
+        Ends when the command exits with 0; any other exit raises ``CommandExitError``. A lost
         connection raises ``SandboxError`` (UNREACHABLE, or NOT_FOUND when the sandbox is gone).
         Closing the iterator disconnects and leaves the command running.
         """
         ...
 
     async def ping(self) -> None:
-        """The cheapest authenticated call (a list of one): is the provider there, is the key good."""
+        """A list of one, the cheapest call: is the provider there, is the key good."""
         ...
 
     async def aclose(self) -> None:
@@ -136,7 +136,7 @@ class SandboxAPI(Protocol):
 
 
 @dataclass(slots=True)
-class CommandExit(Exception):
+class CommandExitError(Exception):
     """A followed command exited with a code other than 0; ``stderr`` is its tail."""
 
     exit_code: int

@@ -11,7 +11,7 @@ from capibara_operator.core.runs.protocol import EXIT_LOCKED, LogReader, follow_
 from capibara_operator.core.runs.records import ProtocolError
 from capibara_operator.core.runs.seen import StreamEnd
 from capibara_operator.core.runs.transcript import Transcript
-from capibara_operator.ports.sandboxes import CommandExit, Fault, SandboxAPI, SandboxError
+from capibara_operator.ports.sandboxes import CommandExitError, Fault, SandboxAPI, SandboxError
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class LogStream:
         while True:
             try:
                 await self._read_once()
-            except CommandExit as error:
+            except CommandExitError as error:
                 if error.exit_code == EXIT_LOCKED:
                     return StreamEnd.LOCKED, "another job took the sandbox"
                 said = error.stderr.strip().splitlines()[-1:] or ["it said nothing"]
