@@ -17,7 +17,7 @@ from capibara_operator.core.conditions import kstatus_violations
 from capibara_operator.ports.kube import Key, KubeError, Manifest, Resource
 from capibara_operator.ports.resources import SANDBOX_RUNS
 from capibara_operator.ports.sandboxes import (
-    CommandExit,
+    CommandExitError,
     CreateRequest,
     Fault,
     File,
@@ -63,8 +63,10 @@ class FakeKube:
     objects: dict[tuple[str, Key], Manifest] = field(default_factory=dict)
     version: int = 1
     writes: list[tuple[Key, str]] = field(default_factory=list)
+    failing_patches: int = 0
 
-    def add_run(self, name: str, **spec: Any) -> Key:
+    def add_run(self, name: str, *, held: bool = False, **spec: Any) -> Key:
+        """A new run; ``held`` as by the admission policy that adds the finalizer."""
         self.version += 1
         key = Key("ns", name)
         self.objects[SANDBOX_RUNS.plural, key] = {
@@ -81,6 +83,9 @@ class FakeKube:
             "spec": {"code": "1", "language": "python", "cancel": False, **spec},
             "status": {"observedGeneration": -1},
         }
+        if held:
+            run = self.objects[SANDBOX_RUNS.plural, key]
+            run["metadata"]["finalizers"] = ["capibara6.dev/finalizer"]
         return key
 
     def run(self, key: Key) -> Manifest | None:
@@ -111,6 +116,7 @@ class FakeKube:
             self._put(key, merged(obj, {"metadata": metadata}))
 
     async def get(self, resource: Resource, key: Key) -> Manifest | None:
+        await _turns(1)
         return copy.deepcopy(self.objects.get((resource.plural, key)))
 
     async def list(self, resource: Resource, **_: Any) -> Sequence[Manifest]:
@@ -131,6 +137,10 @@ class FakeKube:
         self, resource: Resource, key: Key, body: Mapping[str, Any], *, subresource: str = ""
     ) -> Manifest | None:
         assert resource is SANDBOX_RUNS
+        await _turns(1)
+        if self.failing_patches:
+            self.failing_patches -= 1
+            raise KubeError(503, "ServiceUnavailable", "on purpose")
         obj = self.run(key)
         if obj is None:
             return None
@@ -174,6 +184,12 @@ def _check_status(old: Manifest, new: Manifest) -> None:
         assert before["sandboxID"] == status.sandbox_id, "a claim was taken over"
 
 
+async def _turns(count: int) -> None:
+    """Let others go first that often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 @dataclass
 class FakeSandbox:
     info: SandboxInfo
@@ -197,6 +213,7 @@ class FakeProvider:
     starts: Counter[str] = field(default_factory=Counter)
     faults: dict[str, tuple[Fault, bool]] = field(default_factory=dict)
     created: int = 0
+    delays: dict[str, int] = field(default_factory=dict)
 
     def end_job(self, sandbox_id: str, code: int = 0) -> None:
         sandbox = self.sandboxes[sandbox_id]
@@ -210,6 +227,7 @@ class FakeProvider:
             sandbox.changed.set()
 
     async def create(self, request: CreateRequest) -> SandboxInfo:
+        await _turns(self.delays.get("create", 1))
         self._hit("create", before=True)
         known = self.keys.get(request.idempotency_key)
         if self.idempotent and known in self.sandboxes:
@@ -229,20 +247,24 @@ class FakeProvider:
         )
         self.sandboxes[sandbox_id] = FakeSandbox(info)
         self.keys[request.idempotency_key] = sandbox_id
+        await _turns(self.delays.get("create", 1))
         self._hit("create", before=False)
         return info
 
     async def get(self, sandbox_id: str) -> SandboxInfo | None:
+        await _turns(self.delays.get("get", 1))
         self._hit("get", before=True)
         found = self.sandboxes.get(sandbox_id)
         return found.info if found else None
 
     async def list(self, metadata: Mapping[str, str]) -> Sequence[SandboxInfo]:
+        await _turns(self.delays.get("list", 1))
         self._hit("list", before=True)
         infos = [each.info for each in self.sandboxes.values()]
         return [info for info in infos if metadata.items() <= info.metadata.items()]
 
     async def kill(self, sandbox_id: str) -> bool:
+        await _turns(self.delays.get("kill", 1))
         self._hit("kill", before=True)
         existed = sandbox_id in self.sandboxes
         self.vanish(sandbox_id)
@@ -250,22 +272,27 @@ class FakeProvider:
         return existed
 
     async def resume(self, sandbox_id: str, *, lifetime_seconds: int) -> None:
+        await _turns(self.delays.get("resume", 1))
         self._hit("resume", before=True)
         self._sandbox(sandbox_id)
 
     async def upload(self, sandbox_id: str, files: Sequence[File]) -> None:
+        await _turns(self.delays.get("upload", 1))
         self._hit("upload", before=True)
+        assert not self._sandbox(sandbox_id).lock, "files were written under running code"
         for file in files:
             if found := re.search(r"/job-(.+)\.json$", file.path):
                 self._sandbox(sandbox_id).jobs.add(found[1])
         self._hit("upload", before=False)
 
     async def read(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes | None:
+        await _turns(self.delays.get("read", 1))
         self._hit("read", before=True)
         lock = self._sandbox(sandbox_id).lock
         return lock.encode() if lock and path.endswith("/lock") else None
 
     async def follow(self, sandbox_id: str, command: str) -> AsyncIterator[str]:
+        await _turns(self.delays.get("follow", 1))
         self._hit("follow", before=True)
         sandbox = self._sandbox(sandbox_id)
         key, offset = command.split()[-2:]
@@ -290,10 +317,10 @@ class FakeProvider:
 
     def _start(self, sandbox: FakeSandbox, key: str) -> None:
         if sandbox.lock and sandbox.lock != key:
-            raise CommandExit(75)
+            raise CommandExitError(75)
         if not sandbox.lock:
             if key not in sandbox.jobs:
-                raise CommandExit(66, "upload it first")
+                raise CommandExitError(66, "upload it first")
             sandbox.lock = key
             self.starts[key] += 1
             self._append(sandbox, type="started", time=1.0, pid=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
 from capibara_operator.controllers.runs import stream
 from capibara_operator.core.runs.timing import Timing
-from capibara_operator.ports.kube import Key
+from capibara_operator.ports.kube import Key, KubeError
 from capibara_operator.ports.sandboxes import Fault
 from support.run_fakes import FakeClock, FakeKube, FakeProvider
 from support.run_operator import Operator
@@ -83,14 +84,50 @@ async def test_a_create_whose_answer_is_lost_is_adopted(lab: Lab) -> None:
     assert lab.provider.starts == {lab.provider.sandboxes["sbx-1"].lock: 1}
 
 
+async def test_a_crash_between_creation_and_claim_leaves_one_sandbox(lab: Lab) -> None:
+    key = lab.kube.add_run("r", held=True)
+    lab.operator.watch()
+    lab.kube.failing_patches = 1
+    with pytest.raises(KubeError):
+        await lab.operator.reconcile(key)
+    assert lab.provider.created == 1
+    assert "sandboxID" not in lab.status(key)
+    await lab.operator.crash()
+    lab.operator = lab.new_operator()
+    await lab.operator.rest()
+    assert lab.provider.created == 1
+    assert lab.status(key)["sandboxID"] == "sbx-1"
+
+
+async def test_a_restart_while_the_code_runs_writes_no_files_again(lab: Lab) -> None:
+    key = await lab.start()
+    await lab.operator.crash()
+    lab.operator = lab.new_operator()
+    await lab.operator.rest()
+    lab.provider.end_job("sbx-1")
+    await lab.operator.rest()
+    assert lab.status(key)["phase"] == "Succeeded"
+    assert sum(lab.provider.starts.values()) == 1
+
+
+async def test_a_restart_between_claim_and_upload_starts_the_code(lab: Lab) -> None:
+    lab.provider.faults["upload"] = (Fault.UNREACHABLE, False)
+    key = await lab.start()
+    assert lab.status(key)["sandboxID"] == "sbx-1"
+    await lab.operator.crash()
+    lab.operator = lab.new_operator()
+    await lab.operator.rest()
+    assert sum(lab.provider.starts.values()) == 1
+
+
 async def test_of_two_operators_one_claims_and_the_other_kills_its_own(lab: Lab) -> None:
     rival = lab.new_operator()
-    key = lab.kube.add_run("r")
+    key = lab.kube.add_run("r", held=True)
     for each in (lab.operator, rival):
         each.watch()
-    # Both have read the run, both create: the second's claim is a conflict.
-    lab.provider.faults["follow"] = (Fault.UNREACHABLE, False)
-    await rival.reconcile(key)
+    # Both have read the run and both create: the claim of the slower one is a conflict.
+    await asyncio.gather(lab.operator.reconcile(key), rival.reconcile(key))
+    assert lab.provider.created == 2
     await lab.operator.rest()
     await rival.rest()
     assert list(lab.provider.sandboxes) == [lab.status(key)["sandboxID"]]

@@ -17,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from capibara_operator.controllers.runs import stream
 from capibara_operator.core.runs.timing import Timing
-from capibara_operator.ports.kube import Key
+from capibara_operator.ports.kube import Key, KubeError
 from capibara_operator.ports.sandboxes import Fault
+from capibara_operator.runtime.controller import Result
 from support.run_fakes import FakeClock, FakeKube, FakeProvider
 from support.run_operator import Operator
 
@@ -39,19 +40,31 @@ class RunMachine(RuleBasedStateMachine):
         self.keys: list[Key] = []
         self.operators = [self._operator(), self._operator()]
 
-    @rule()
-    def create_run(self) -> None:
+    @rule(held=st.booleans())
+    def create_run(self, held: bool) -> None:
         if len(self.keys) < 3:
-            self.keys.append(self.kube.add_run(f"r{len(self.keys)}", activeDeadlineSeconds=50))
+            name = f"r{len(self.keys)}"
+            self.keys.append(self.kube.add_run(name, held=held, activeDeadlineSeconds=50))
 
     @rule(which=OPERATORS)
     def watch(self, which: int) -> None:
         self.operators[which].watch()
 
-    @rule(which=OPERATORS, run=RUNS)
-    def reconcile(self, which: int, run: int) -> None:
+    @rule(which=OPERATORS, run=RUNS, failing=st.sampled_from([0, 0, 1]))
+    def reconcile(self, which: int, run: int, failing: int) -> None:
         if run < len(self.keys):
-            self._do(self.operators[which].reconcile(self.keys[run]))
+            self.kube.failing_patches = failing
+            self._do(self._together([self.operators[which].reconcile(self.keys[run])]))
+            self.kube.failing_patches = 0
+
+    @rule(run=RUNS, call=st.sampled_from(CALLS), turns=st.integers(0, 8))
+    def race(self, run: int, call: str, turns: int) -> None:
+        """Both operators work on one run at the same time; one of their calls takes longer."""
+        if run < len(self.keys):
+            self.provider.delays = {call: turns}
+            both = [each.reconcile(self.keys[run]) for each in self.operators]
+            self._do(self._together(both))
+            self.provider.delays = {}
 
     @rule(which=OPERATORS)
     def rest(self, which: int) -> None:
@@ -128,6 +141,11 @@ class RunMachine(RuleBasedStateMachine):
             self.clock.advance(35)
             await operator.rest()
             await operator.sweep_once()
+
+    async def _together(self, calls: list[Any]) -> None:
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            # The work queue tries again after such an error.
+            assert outcome is None or isinstance(outcome, (Result, KubeError)), outcome
 
     def _operator(self) -> Operator:
         return Operator(self.kube, self.provider, self.clock, timing=TIMING)
