@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import httpx
@@ -50,6 +51,8 @@ def test_only_orphans_that_are_proved_ours_are_destroyed(own_world: World) -> No
             if line["msg"] == "destroyed an orphaned sandbox"
         }
         assert logged == {orphan, loser}
+        reported = json.loads(own_world.kubectl("get", "sbxp", own_world.name, "-o", "json"))
+        assert reported["status"]["reaped"] == 2
     finally:
         own_world.kill_sandbox(stranger)
     own_world.delete("busy")

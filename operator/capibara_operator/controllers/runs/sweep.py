@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 from typing import Final
 
 from capibara_operator import metrics
@@ -13,6 +12,7 @@ from capibara_operator.api.common import (
     OPERATOR_NAME,
     SandboxMetadata,
 )
+from capibara_operator.api.provider import SweepSummary
 from capibara_operator.controllers.runs.execute import Apis, sandbox_of
 from capibara_operator.core.providers.select import ProviderView, view_provider
 from capibara_operator.core.runs.record import Run, parse_run
@@ -20,7 +20,7 @@ from capibara_operator.core.runs.sweep import Owned, condemned, is_expired, is_o
 from capibara_operator.core.runs.sweep import owned as owned_by_us
 from capibara_operator.ports.clock import Clock
 from capibara_operator.ports.kube import Key, KubeAPI, KubeError, Recorder
-from capibara_operator.ports.resources import SANDBOX_RUNS
+from capibara_operator.ports.resources import SANDBOX_PROVIDERS, SANDBOX_RUNS
 from capibara_operator.ports.sandboxes import SandboxAPI, SandboxError
 from capibara_operator.runtime.store import Store
 
@@ -30,10 +30,7 @@ _LOOK_SECONDS: Final = 1.0
 
 
 class OrphanSweep:
-    """Looks through every provider for sandboxes of ours that no run owns.
-
-    ``reaped`` is told the provider's name and how many sandboxes a pass destroyed.
-    """
+    """Looks through every provider for sandboxes of ours that no run owns."""
 
     def __init__(  # noqa: PLR0913 - collaborators, all by keyword
         self,
@@ -45,7 +42,6 @@ class OrphanSweep:
         recorder: Recorder,
         clock: Clock,
         cluster: str,
-        reaped: Callable[[str, int], None] = lambda _provider, _count: None,
     ) -> None:
         self._kube = kube
         self._runs = runs
@@ -54,7 +50,6 @@ class OrphanSweep:
         self._recorder = recorder
         self._clock = clock
         self._cluster = cluster
-        self._reaped = reaped
         self._due: dict[str, float] = {}
         self._suspects: dict[str, frozenset[str]] = {}
 
@@ -88,7 +83,7 @@ class OrphanSweep:
         killed = await self._kill(api, doomed)
         if killed:
             metrics.SANDBOXES_REAPED.labels(provider.name).inc(killed)
-            self._reaped(provider.name, killed)
+            await self._report(provider.name, killed)
         return killed
 
     def _due_providers(self) -> list[ProviderView]:
@@ -135,6 +130,15 @@ class OrphanSweep:
                 killed += 1
                 _logger.warning("destroyed an orphaned sandbox", extra={"sandboxID": sandbox_id})
         return killed
+
+    async def _report(self, provider: str, killed: int) -> None:
+        key = Key("", provider)
+        status = (self._providers.get(key) or {}).get("status") or {}
+        body = {
+            "reaped": status.get("reaped", 0) + killed,
+            "lastSweep": SweepSummary(time=self._clock.now(), killed=killed).dump(),
+        }
+        await self._kube.patch(SANDBOX_PROVIDERS, key, {"status": body}, subresource="status")
 
     def _alert(self, provider: ProviderView, orphans: int, doomed: int) -> None:
         message = (
