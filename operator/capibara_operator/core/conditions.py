@@ -36,7 +36,8 @@ def derive_conditions(
 ) -> tuple[Condition, ...]:
     """The conditions that say ``findings``, in that order; all others of ``previous`` go.
 
-    ``lastTransitionTime`` is kept where the status is unchanged.
+    ``lastTransitionTime`` is kept where the status is unchanged; that of Reconciling also tells
+    when the work on this generation began.
     """
     return tuple(
         _condition(find_condition(previous, finding.type), finding, generation, now)
@@ -134,6 +135,9 @@ def _condition(
 ) -> Condition:
     status = _STATUSES[finding.status]
     same = previous is not None and previous.status is status
+    if previous and finding.type == RECONCILING:
+        # A new generation is a new piece of work: deadlines count from its beginning.
+        same = same and previous.observed_generation == generation
     since = previous.last_transition_time if previous and same else now.replace(microsecond=0)
     return Condition(
         type=finding.type,
