@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
 from support.run_world import World, eventually
 
 
+@pytest.fixture(scope="module")
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections and that nobody else can take meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
 @pytest.fixture(scope="module", autouse=True)
-def all_runs(shared_world: World) -> None:
+def all_runs(shared_world: World, closed_port: int) -> None:
     """Every run of this module, created at once."""
     world = shared_world
-    world.provider(f"{world.name}-refused", f"http://127.0.0.1:{closed_port()}")
+    world.provider(f"{world.name}-refused", f"http://127.0.0.1:{closed_port}")
     world.secret(world.system, "wrong", apiKey="e2b_0000000000000000000000000000000000000000")
     world.provider(f"{world.name}-denied", world.sandboxd.url, secret="wrong")
     world.provider(f"{world.name}-keyless", world.sandboxd.url, secret="absent")
@@ -39,12 +48,6 @@ def all_runs(shared_world: World) -> None:
         code="cat late.txt",
         files=[{"path": "late.txt", "configMapKeyRef": {"name": "late", "key": "k"}}],
     )
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize(
