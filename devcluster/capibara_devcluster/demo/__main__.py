@@ -1,5 +1,6 @@
 """``python -m capibara_devcluster.demo``: exit code 0 only when everything held."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -26,23 +27,26 @@ _NEXT = f"""
 
 def main() -> int:
     """Run the demo from the checkout that is the current folder."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--provider", default="auto", help="as of capibara-devcluster up")
+    provider: str = parser.parse_args().provider
     checkout = Checkout(Path.cwd())
     story = Story(_STEPS)
     try:
-        tell(checkout, story)
+        tell(checkout, story, provider)
     except (StepError, DevclusterError) as error:
         story.check(False, str(error))
     ok = story.finish()
     if ok:
-        story.console.print(_NEXT)
+        story.console.print(_NEXT, soft_wrap=True)
     return 0 if ok else 1
 
 
-def tell(checkout: Checkout, story: Story) -> None:
+def tell(checkout: Checkout, story: Story, provider: str) -> None:
     """The steps in order."""
     root = checkout.root
     with story.step("A real Kubernetes cluster"):
-        status = install.bring_up(checkout, story)
+        status = install.bring_up(checkout, story, provider)
     kubeconfig = Path(status["kubeconfig"])
     cluster = Cluster(kubeconfig, kubeconfig.parent / "bin", NAMESPACE)
     if status["profile"] != "full":

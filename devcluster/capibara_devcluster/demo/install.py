@@ -33,9 +33,11 @@ class Checkout:
         return str(Path(sys.executable).parent / "capibara-devcluster")
 
 
-def bring_up(checkout: Checkout, story: Story) -> dict[str, Any]:
+def bring_up(checkout: Checkout, story: Story, provider: str) -> dict[str, Any]:
     """Start the cluster, or find it running; return what ``status --json`` says."""
-    stream([checkout.devcluster, "up"], what="starting the cluster")
+    stream(
+        [checkout.devcluster, "up", "--provider", provider, "--helm"], what="starting the cluster"
+    )
     status: dict[str, Any] = json.loads(run([checkout.devcluster, "status", "--json"]))
     story.check(bool(status["ready"]), f"cluster {status['name']} ({status['provider']}) is up")
     return status

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from capibara_devcluster.demo import runs
-from capibara_devcluster.demo.commands import Cluster
+from capibara_devcluster.demo.commands import Cluster, StepError
 from capibara_devcluster.demo.install import OPERATOR_NAMESPACE, RELEASE, Checkout
 from capibara_devcluster.demo.story import Story
 
@@ -43,6 +43,8 @@ def tell(checkout: Checkout, cluster: Cluster, story: Story, missing: Sequence[s
             stack.enter_context(_process("capibara-sandboxd", serve, state, environment))
             _await_health(f"http://127.0.0.1:{port}/health", story, "sandboxd answers")
             _install(cluster, checkout.root, state, values, key)
+            samples = checkout.root / "manifests" / "samples"
+            story.wait("the new kinds are served", lambda: _unserved(cluster, samples), seconds=60)
             story.check(True, "CRDs, policies, roles, templates and the provider are installed")
         with story.step("The operator as a process, with the rights of its ServiceAccount"):
             metrics = _free_port()
@@ -104,6 +106,15 @@ def _install(
         *("upgrade", "--install", RELEASE, str(chart)),
         *("--namespace", OPERATOR_NAMESPACE, "--values", str(path)),
     )
+
+
+def _unserved(cluster: Cluster, samples: Path) -> str | None:
+    """Why the API server does not take the kinds yet; it needs some seconds after a CRD."""
+    try:
+        cluster.kubectl("apply", "--server-side", "--dry-run=server", "-k", str(samples))
+    except StepError as error:
+        return str(error).splitlines()[-1]
+    return None
 
 
 def _kubeconfig(cluster: Cluster, state: Path) -> Path:

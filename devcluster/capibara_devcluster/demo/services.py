@@ -55,7 +55,8 @@ def show_broken(cluster: Cluster, story: Story, manifest: Path) -> None:
     def not_degraded() -> str | None:
         service = cluster.get("capibaraservice", BROKEN_SERVICE)
         degraded = _condition(service, "Ready").get("reason") == "EndpointsDegraded"
-        return None if degraded else _reason(service)
+        known = all(e["state"] != "Unknown" for e in service["status"].get("endpoints", []))
+        return None if degraded and known else _reason(service)
 
     story.wait("the broken endpoint is noticed", not_degraded, seconds=_READY_TIMEOUT_SECONDS)
     story.show(
