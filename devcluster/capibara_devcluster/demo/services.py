@@ -50,6 +50,7 @@ def restart(cluster: Cluster, names: tuple[str, ...]) -> None:
 
 def show_broken(cluster: Cluster, story: Story, manifest: Path) -> None:
     """Apply a service whose process runs and whose endpoint does not answer as it should."""
+    cluster.kubectl("delete", "capibaraservice", "--ignore-not-found", BROKEN_SERVICE)
     cluster.kubectl("apply", "--server-side", "-f", str(manifest))
 
     def not_degraded() -> str | None:
