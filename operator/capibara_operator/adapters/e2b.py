@@ -108,7 +108,9 @@ class E2BSandboxes:
         found: dict[str, SandboxInfo] = {}
         for _ in range(MAX_PAGES):
             for info in await self._call("list", pages.next_items):
-                found[info.sandbox_id] = _info(info)
+                # Callers kill what is listed: a provider that ignores the filter must not matter.
+                if metadata.items() <= (info.metadata or {}).items():
+                    found[info.sandbox_id] = _info(info)
             if not pages.has_next:
                 break
         return tuple(found.values())

@@ -37,7 +37,17 @@ async def stream(sandbox: AsyncSandbox, command: str) -> AsyncGenerator[str, Non
 async def _pieces(
     handle: e2b.AsyncCommandHandle[None], pieces: asyncio.Queue[str | None], errors: "_Tail"
 ) -> AsyncGenerator[str, None]:
-    end = asyncio.ensure_future(_wait(handle, pieces))
+    reading = True
+
+    async def tell_end() -> None:
+        try:
+            await handle.wait()
+        finally:
+            # Without a reader nobody would ever make room for it.
+            if reading:
+                await pieces.put(None)
+
+    end = asyncio.ensure_future(tell_end())
     try:
         while (piece := await pieces.get()) is not None:
             yield piece
@@ -45,15 +55,9 @@ async def _pieces(
     except e2b.CommandExitException as error:
         raise CommandExitError(error.exit_code, errors.text) from error
     finally:
+        reading = False
         end.cancel()
-        await asyncio.wait([end, asyncio.ensure_future(_disconnect(handle))])
-
-
-async def _wait(handle: e2b.AsyncCommandHandle[None], pieces: asyncio.Queue[str | None]) -> None:
-    try:
-        await handle.wait()
-    finally:
-        await pieces.put(None)
+        await asyncio.gather(end, _disconnect(handle), return_exceptions=True)
 
 
 async def _disconnect(handle: e2b.AsyncCommandHandle[None]) -> None:

@@ -239,6 +239,23 @@ async def test_list_reads_all_pages(provider: Provider) -> None:
     assert "nextToken=more" in provider.seen[1][1]
 
 
+async def test_a_provider_that_ignores_the_filter_gives_us_nothing_of_others(
+    provider: Provider,
+) -> None:
+    def listed(name: str, **metadata: str) -> dict[str, Any]:
+        return {
+            "sandboxID": name, "templateID": "base", "clientID": "c", "envdVersion": "0.5.7",
+            "startedAt": "2026-01-01T00:00:00Z", "endAt": "2026-01-01T01:00:00Z",
+            "cpuCount": 2, "memoryMB": 512, "diskSizeMB": 1, "state": "running",
+            "metadata": metadata,
+        }  # fmt: skip
+
+    theirs = listed("sb2", operator="o", cluster="theirs")
+    provider.script = [answer(200, [listed("sb1", operator="o", cluster="ours"), theirs])]
+    found = await provider.api().list({"operator": "o", "cluster": "ours"})
+    assert [info.sandbox_id for info in found] == ["sb1"]
+
+
 async def test_gone_is_not_an_error_where_it_is_an_answer(provider: Provider) -> None:
     provider.script = [error(404)]
     api = provider.api()
