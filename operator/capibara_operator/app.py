@@ -112,9 +112,12 @@ class Operator:
                 advice = "grant get on namespaces or set CAPIBARA_CLUSTER_ID"
                 self._stage = f"reading the UID of the namespace kube-system: {error}; {advice}"
                 _logger.warning("cannot start yet, will retry", extra={"error": self._stage})
-                await asyncio.sleep(_RETRY_SECONDS)
             else:
-                return str((found or {}).get("metadata", {}).get("uid", "unknown"))
+                if found is not None:
+                    return str(found["metadata"]["uid"])
+                # A new API server makes it only after its start.
+                self._stage = "waiting for the namespace kube-system"
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _serve(self, parts: wiring.Parts, kube: KubeClient, session: KubeSession) -> None:
         for controller in parts.controllers:

@@ -64,6 +64,8 @@ class FakeKube:
     version: int = 1
     writes: list[tuple[Key, str]] = field(default_factory=list)
     failing_patches: int = 0
+    forbidden: frozenset[str] = frozenset()
+    """Plurals that may not be read."""
 
     def add_run(self, name: str, *, held: bool = False, **spec: Any) -> Key:
         """A new run; ``held`` as by the admission policy that adds the finalizer."""
@@ -117,6 +119,8 @@ class FakeKube:
 
     async def get(self, resource: Resource, key: Key) -> Manifest | None:
         await _turns(1)
+        if resource.plural in self.forbidden:
+            raise KubeError(403, "Forbidden", f"{resource.plural} are not to be read")
         return copy.deepcopy(self.objects.get((resource.plural, key)))
 
     async def list(self, resource: Resource, **_: Any) -> Sequence[Manifest]:

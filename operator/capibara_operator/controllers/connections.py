@@ -9,8 +9,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from capibara_operator.api.provider import CredentialsRef, SandboxProviderSpec
-from capibara_operator.core.providers.status import credentials_missing
-from capibara_operator.ports.kube import Key, KubeAPI, Manifest
+from capibara_operator.core.providers.status import credentials_missing, credentials_unreadable
+from capibara_operator.ports.kube import Key, KubeAPI, KubeError, Manifest
 from capibara_operator.ports.resources import SECRETS
 from capibara_operator.ports.sandboxes import Endpoint, Fault, SandboxAPI, SandboxError
 from capibara_operator.runtime.store import Store
@@ -87,7 +87,13 @@ class Connections:
         )
 
     async def _api_key(self, ref: CredentialsRef) -> str:
-        secret = await self._kube.get(SECRETS, Key(self._namespace, ref.name))
+        try:
+            secret = await self._kube.get(SECRETS, Key(self._namespace, ref.name))
+        except KubeError as error:
+            if error.transient:
+                raise
+            message = credentials_unreadable(ref.name, self._namespace, error.reason)
+            raise SandboxError(Fault.UNAUTHENTICATED, message) from None
         value = _decoded((secret or {}).get("data") or {}, ref.key)
         if not value:
             message = credentials_missing(

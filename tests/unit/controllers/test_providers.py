@@ -275,6 +275,16 @@ async def test_an_api_server_that_fails_is_not_the_providers_fault() -> None:
     assert not world.kube.patches
 
 
+async def test_credentials_that_may_not_be_read_are_told() -> None:
+    error = KubeError(403, "Forbidden", 'secrets "e2b" is forbidden')
+    world = World(kube=FakeKube(error=error))
+    world.put()
+    await world.reconcile()
+    status, reason, message = world.ready
+    assert (status, reason) == ("False", "AuthenticationFailed")
+    assert "may not read Secret e2b in namespace capibara-system" in message
+
+
 async def test_a_spec_of_another_version_is_refused_in_words() -> None:
     world = World()
     world.put(regions=["eu"])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from capibara_operator.controllers.runs import stream
 from capibara_operator.core.runs.timing import Timing
 from capibara_operator.ports.kube import Key, KubeError
-from capibara_operator.ports.sandboxes import Fault
+from capibara_operator.ports.sandboxes import Fault, SandboxError
 from support.run_fakes import FakeClock, FakeKube, FakeProvider
 from support.run_operator import Operator
 
@@ -285,3 +285,89 @@ async def test_a_conflict_of_the_idempotency_key_is_waited_out(lab: Lab) -> None
     (used,) = lab.provider.keys
     assert used.endswith("-1-1")
     assert lab.status(key)["phase"] == "Running"
+
+
+async def test_a_conflict_that_never_ends_fails_the_start(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def create(_: object) -> None:
+        raise SandboxError(Fault.CONFLICT, "unprocessable", 422)
+
+    monkeypatch.setattr(lab.provider, "create", create)
+    key = await lab.start()
+    await lab.pass_time(50)
+    assert lab.status(key)["phase"] == "Starting"
+    await lab.pass_time(70)
+    status = lab.status(key)
+    assert (status["phase"], status["reason"]) == ("Failed", "StartDeadlineExceeded")
+    assert lab.is_closed(key)
+    assert lab.provider.created == 0
+
+
+ONE_AT_A_TIME = {"maxConcurrentSandboxes": 1, "createsPerSecond": 1}
+
+
+async def test_a_slot_that_is_free_before_the_rate_allows_it_is_not_forgotten(lab: Lab) -> None:
+    lab.operator = lab.new_operator(limits=ONE_AT_A_TIME)
+    keys = [await lab.start(f"r{number}") for number in range(3)]
+    lab.clock.advance(0.2)
+    for key in keys:
+        lab.provider.end_job(str(lab.status(key)["sandboxID"]))
+        await lab.operator.rest()
+        await lab.pass_time(2)
+    assert [lab.status(key)["phase"] for key in keys] == ["Succeeded"] * 3
+
+
+async def test_a_run_that_was_closed_elsewhere_while_we_start_keeps_no_slot(lab: Lab) -> None:
+    lab.operator = lab.new_operator(limits=ONE_AT_A_TIME)
+    done = await lab.start("done")
+    waits = await lab.start("waits")
+    await lab.operator.crash()
+    lab.operator = lab.new_operator(limits=ONE_AT_A_TIME)
+    await lab.operator.reconcile(waits)
+    del lab.kube.objects["sandboxruns", done]
+    lab.operator.watch()
+    await lab.operator.rest()
+    await lab.pass_time(5)
+    assert lab.status(waits)["phase"] == "Running"
+
+
+async def test_a_log_that_is_out_of_reach_for_a_moment_is_not_read_twice(lab: Lab) -> None:
+    key = await lab.start()
+    sandbox = lab.provider.sandboxes["sbx-1"]
+    lab.provider._append(sandbox, type="output", stream="stdout", text="early\n")
+    await lab.operator.rest()
+    lab.provider.faults["stream"] = (Fault.NOT_FOUND, False)
+    lab.provider.end_job("sbx-1")
+    await lab.pass_time(5)
+    status = lab.status(key)
+    assert status["phase"] == "Succeeded"
+    assert status["result"]["stdout"]["tail"] == "early\nout\n"  # type: ignore[index]
+
+
+async def test_a_sandbox_that_is_there_but_never_answers_is_asked_ever_less(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def follow(*_: object) -> AsyncIterator[str]:
+        nonlocal asked
+        asked += 1
+        raise SandboxError(Fault.NOT_FOUND, "no such host")
+        yield ""
+
+    monkeypatch.setattr(lab.provider, "follow", follow)
+    key = await lab.start()
+    await lab.pass_time(60, steps=60)
+    assert lab.status(key)["phase"] == "Running"
+    assert 4 <= asked <= 10
+
+
+async def test_inputs_that_may_not_be_read_are_told_and_end_the_wait(lab: Lab) -> None:
+    lab.kube.forbidden = frozenset({"secrets"})
+    ref = {"name": "s", "key": "k"}
+    key = await lab.start(env=[{"name": "A", "valueFrom": {"secretKeyRef": ref}}])
+    assert "may not read Secret s" in str(lab.status(key)["message"])
+    await lab.pass_time(70)
+    assert lab.status(key)["reason"] == "StartDeadlineExceeded"
+    assert lab.is_closed(key)

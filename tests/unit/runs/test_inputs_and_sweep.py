@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from capibara_operator.api.run import SandboxRunSpec
+from capibara_operator.controllers.runs import ExpirySweep
 from capibara_operator.core.runs.inputs import (
     Inputs,
     Reference,
@@ -21,6 +22,8 @@ from capibara_operator.core.runs.inputs import (
 from capibara_operator.core.runs.record import parse_run
 from capibara_operator.core.runs.seen import Refused, Sandbox
 from capibara_operator.core.runs.sweep import Owned, condemned, is_expired, is_orphan, owned
+from capibara_operator.ports.clock import SystemClock
+from capibara_operator.ports.kube import Key, KubeError
 
 SECRET, CONFIG = Reference(Source.SECRET, "s"), Reference(Source.CONFIG_MAP, "c")
 SPEC = SandboxRunSpec.model_validate(
@@ -128,6 +131,30 @@ def test_a_pass_kills_only_what_was_an_orphan_before_and_not_too_many() -> None:
     assert (len(doomed), capped) == (10, True)
     doomed, capped = condemned(orphans, everybody, 200)
     assert (len(doomed), capped) == (20, True)
+
+
+async def test_a_run_that_cannot_be_deleted_does_not_keep_the_others() -> None:
+    class Kube:
+        def __init__(self) -> None:
+            self.deleted: list[str] = []
+
+        async def list(self, *_: Any, **__: Any) -> list[Any]:
+            labels = {"capibara6.dev/expires-at": "1"}
+            names = ("a", "b", "c")
+            return [
+                {"metadata": {"namespace": "ns", "name": n, "uid": n, "labels": labels}}
+                for n in names
+            ]
+
+        async def delete(self, _: Any, key: Key, *, uid: str) -> bool:
+            if uid == "a":
+                raise KubeError(403, "Forbidden", "a webhook says no")
+            self.deleted.append(key.name)
+            return True
+
+    kube: Any = Kube()
+    assert await ExpirySweep(kube=kube, clock=SystemClock()).sweep() == 2
+    assert kube.deleted == ["b", "c"]
 
 
 @pytest.mark.parametrize(("label", "want"), [("100", True), ("101", False), ("soon", False)])

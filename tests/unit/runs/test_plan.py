@@ -14,6 +14,7 @@ from capibara_operator.core.runs import actions as a
 from capibara_operator.core.runs.plan import closing_labels, plan
 from capibara_operator.core.runs.record import parse_run
 from capibara_operator.core.runs.records import Exit, ExitReason, Output
+from capibara_operator.core.runs.records import Started as Begun
 from capibara_operator.core.runs.seen import (
     ChosenProvider,
     ChosenTemplate,
@@ -57,6 +58,12 @@ def ended(code: int = 0, reason: ExitReason = ExitReason.COMPLETED, text: str = 
     if text:
         made.add(Output(0, "stdout", text))
     made.add(Exit(1, code, reason, 1.5))
+    return made
+
+
+def begun() -> Transcript:
+    made = Transcript()
+    made.add(Begun(0, 1.0, 1))
     return made
 
 
@@ -292,6 +299,17 @@ CASES = [
         {"started": Started.UPLOADED, "following": Following(NOW, StreamEnd.BROKEN, "exit 127")},
         CLAIMED,
         why="TemplateNotReady",
+    ),
+    Case(
+        "a log that the code itself removed is no fault of the template",
+        [a.WriteStatus],
+        {
+            "started": Started.UPLOADED,
+            "following": Following(NOW, StreamEnd.BROKEN, "exit 1"),
+            "transcript": begun(),
+        },
+        CLAIMED,
+        why="SandboxLost",
     ),
     Case("a stored result is followed by the kill", [a.KillSandbox], {}, DONE),
     Case("the confirmed kill by the release", [a.Release], {"killed": frozenset({"mine"})}, DONE),

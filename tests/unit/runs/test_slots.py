@@ -73,3 +73,24 @@ def test_never_more_than_the_limit_and_nobody_is_forgotten(steps: list[tuple[str
         assert len(slots.holders) <= 2
         assert len(slots.holders) + slots.waiting == len(wanting)
         assert slots.waiting == 0 or len(slots.holders) == 2
+
+
+def test_who_waited_for_a_slot_asks_again_when_only_time_is_missing() -> None:
+    slots = Slots(Limits(sandboxes=1, creates_per_second=1))
+    assert granted(slots, "1")
+    assert [slots.request(uid, "a", now=0).retry_after for uid in ("2", "3")] == [None, None]
+    slots.release("1")
+    assert slots.due(now=0.25) == ("2",)
+    assert slots.request("2", "a", now=0.25).retry_after is not None
+    assert slots.due(now=1) == ("2",)
+    assert "2" in slots.holders
+    assert slots.due(now=9) == (), "a holder's release wakes the next"
+
+
+def test_who_was_told_of_a_full_provider_may_leave() -> None:
+    slots = Slots(Limits(sandboxes=1))
+    assert granted(slots, "1")
+    assert slots.request("2", "a", now=0).retry_after is None
+    slots.shrink("1", now=0, seconds=5)
+    assert slots.due(now=1) == ("2",)
+    assert slots.request("2", "a", now=1).retry_after == 4

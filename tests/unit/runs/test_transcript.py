@@ -104,7 +104,7 @@ def test_the_largest_status_and_output_keep_their_limits() -> None:
 
 def test_keys_of_the_object_are_valid_and_unique() -> None:
     made = Transcript()
-    for path in ("a/plot.png", "b/plot.png", "stdout", "/x/ü b.txt", "..", "display-1.png"):
+    for path in ("a/plot.png", "b/plot.png", "stdout", "/x/ü b.txt", "..", "..x", "display-1.png"):
         made.add(Artifact(0, path, 1, "", b"1"))
     made.add(Display(1, {"image/png": png(1)}))
     names = [blob.name for blob in made.blobs]
@@ -114,6 +114,7 @@ def test_keys_of_the_object_are_valid_and_unique() -> None:
         "2-stdout",
         "--b.txt",
         "artifact",
+        "x",
         "display-1.png",
         "2-display-1.png",
     ]

@@ -36,14 +36,15 @@ from capibara_operator.core.runs.inputs import (
     Source,
     references,
     resolve_inputs,
+    unreadable,
     upload_files,
 )
 from capibara_operator.core.runs.protocol import DIRECTORY
 from capibara_operator.core.runs.record import Run
-from capibara_operator.core.runs.seen import Following, Sandbox, Started
+from capibara_operator.core.runs.seen import Following, Refused, Sandbox, Started
 from capibara_operator.core.runs.timing import Timing
 from capibara_operator.ports.clock import Clock
-from capibara_operator.ports.kube import Key, KubeAPI
+from capibara_operator.ports.kube import Key, KubeAPI, KubeError
 from capibara_operator.ports.resources import CONFIG_MAPS, SECRETS
 from capibara_operator.ports.sandboxes import (
     CreateRequest,
@@ -235,13 +236,18 @@ class Executor:
             "destroyed a sandbox", extra={"sandboxID": action.sandbox_id, "existed": existed}
         )
 
-    async def _read_inputs(self, run: Run) -> Any:
+    async def _read_inputs(self, run: Run) -> Inputs | Refused:
         if run.spec is None:
             raise RuntimeError("inputs were asked for without a spec")
         objects: dict[Reference, Any] = {}
         for ref in references(run.spec):
             resource = SECRETS if ref.kind is Source.SECRET else CONFIG_MAPS
-            objects[ref] = await self.kube.get(resource, Key(run.namespace, ref.name))
+            try:
+                objects[ref] = await self.kube.get(resource, Key(run.namespace, ref.name))
+            except KubeError as error:
+                if error.transient:
+                    raise
+                return unreadable(ref, error.reason)
         return resolve_inputs(run.spec, objects)
 
     async def _write_status(self, action: WriteStatus, run: Run, track: Track) -> None:

@@ -12,6 +12,7 @@ from capibara_operator.core.runs.actions import (
     AddFinalizer,
     CreateSandbox,
     ExtendSandbox,
+    Follow,
     ReadInputs,
     RequestSlot,
     UploadJob,
@@ -24,7 +25,8 @@ from capibara_operator.ports.clock import Clock
 from capibara_operator.ports.sandboxes import Fault, SandboxError
 
 _FULL_SECONDS: Final = 5.0
-_LOCAL: Final = (AddFinalizer, ReadInputs, RequestSlot, WriteOutput, WriteStatus)
+# No answer of the provider comes with these: following goes on in a task of its own.
+_LOCAL: Final = (AddFinalizer, Follow, ReadInputs, RequestSlot, WriteOutput, WriteStatus)
 
 
 def note_success(action: Action, track: Track) -> None:

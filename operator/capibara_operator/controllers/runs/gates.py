@@ -11,7 +11,7 @@ from capibara_operator.ports.clock import Clock
 
 
 class Gates:
-    """One set of slots for each provider. Methods return the uids of runs that go on now."""
+    """One set of slots for each provider. Methods return the uids of runs to look at now."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -55,7 +55,7 @@ class Gates:
             return ()
         slots = self._of(provider)
         slots.release(track.uid)
-        return slots.admit(now=self._clock.monotonic())
+        return slots.due(now=self._clock.monotonic())
 
     def shrink(self, track: Track, seconds: float) -> None:
         """The provider is full: the run waits, and nobody else is let in for a while."""

@@ -21,7 +21,7 @@ from capibara_operator.ports.clock import Clock
 from capibara_operator.ports.kube import Key, KubeAPI, Manifest, Recorder
 from capibara_operator.ports.sandboxes import SandboxError
 from capibara_operator.runtime.controller import Result
-from capibara_operator.runtime.store import Store
+from capibara_operator.runtime.store import Store, key_of
 
 _logger = logging.getLogger(__name__)
 _MAX_STEPS: Final = 40
@@ -140,7 +140,9 @@ class RunReconciler:
         for obj in self._runs.values():
             status = obj.get("status") or {}
             if status.get("sandboxID") and status.get("provider"):
-                self._gates.hold(obj["metadata"]["uid"], status["provider"])
+                # Tracked, so that the slot is given back even if it is closed before its visit.
+                track = self._track(key_of(obj), obj)
+                self._gates.hold(track.uid, track.slot_provider)
 
     def _track(self, key: Key, obj: Manifest) -> Track:
         run = parse_run(obj)

@@ -21,7 +21,7 @@ _MAX_EMPTY_ENDS: Final = 5
 
 
 class LogStream:
-    """Starts the job or attaches to it, and fills a transcript until the job's exit.
+    """Starts the job or attaches to it, and goes on with a transcript until the job's exit.
 
     ``connect`` gives the provider's API; it is asked again for each connection, since the key
     may have been replaced meanwhile.
@@ -39,7 +39,6 @@ class LogStream:
         self._sandbox_id = sandbox_id
         self._key = key
         self._transcript = transcript
-        self._offset = 0
         self._failures = 0
         self._empty_ends = 0
 
@@ -70,24 +69,24 @@ class LogStream:
             await asyncio.sleep(self._backoff())
 
     async def _read_once(self) -> None:
-        before = self._offset
+        before = self._transcript.offset
         api = await self._connect()
-        reader = LogReader(self._key, self._offset)
-        pieces = api.follow(self._sandbox_id, follow_command(self._key, self._offset))
+        reader = LogReader(self._key, self._transcript.offset)
+        pieces = api.follow(self._sandbox_id, follow_command(self._key, self._transcript.offset))
         try:
             async for piece in pieces:
                 for record in reader.feed(piece):
                     self._transcript.add(record)
-                self._offset = reader.offset
+                self._transcript.offset = reader.offset
                 if self._transcript.exit is not None:
                     return
         finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
                 await close()
-            if self._offset > before:
+            if self._transcript.offset > before:
                 self._failures = self._empty_ends = 0
-        if self._offset == before:
+        if self._transcript.offset == before:
             self._empty_ends += 1
 
     def _backoff(self) -> float:

@@ -43,3 +43,11 @@ def credentials_missing(name: str, key: str, namespace: str, *, found: bool) -> 
         f" secret generic {name} --namespace {namespace} --from-literal={key}=..."
         f"{' --dry-run=client -o yaml | kubectl apply -f -' if found else ''}"
     )
+
+
+def credentials_unreadable(name: str, namespace: str, why: str) -> str:
+    """What to do where the API server does not let the operator read the Secret."""
+    return (
+        f"The operator may not read Secret {name} in namespace {namespace} ({why}); grant it get"
+        " on secrets there, as the Role of the Helm chart does (rbac.create=true)"
+    )

@@ -56,6 +56,15 @@ def resolve_inputs(
         return Refused(RunReason.INVALID_SPEC, str(error), waits=True)
 
 
+def unreadable(ref: Reference, why: str) -> Refused:
+    """The API server does not let the operator read an object; the right may still come."""
+    message = (
+        f"The operator may not read {ref.kind} {ref.name} ({why}). Grant its service account the"
+        " right to get it."
+    )
+    return Refused(RunReason.INVALID_SPEC, message, waits=True)
+
+
 def upload_files(
     run_spec: SandboxRunSpec,
     inputs: Inputs,

@@ -180,6 +180,8 @@ def _gone(case: Case) -> Plan:
 
 
 def _broken(case: Case, following: Following) -> Plan:
+    if case.seen.transcript.started is not None:
+        return finish(case, lost(f"the job's log cannot be read any more: {following.detail}"))
     message = (
         f"The code could not be started in the sandbox: {following.detail}. "
         "A template needs python3 on its PATH."

@@ -99,6 +99,12 @@ def _queue(case: Case, provider: ChosenProvider) -> Plan | None:
 def _await_conflict(case: Case, provider: ChosenProvider) -> Plan | None:
     if case.seen.conflict_since is None:
         return None
+    if case.seen.creations and case.now >= _start_until(case):
+        message = (
+            f"Provider {provider.name} refuses to create a sandbox: it says that each idempotency "
+            "key is in use, also new ones. See the provider's log for what it finds wrong."
+        )
+        return fail(case, RunReason.START_DEADLINE_EXCEEDED, message)
     until = case.seen.conflict_since + timedelta(seconds=provider.spec.sweep.grace_seconds)
     if case.now >= until:
         return None
@@ -174,17 +180,24 @@ def _plan_trouble(case: Case, trouble: Trouble) -> Plan | None:
     """None when it is time to try again."""
     if trouble.final:
         return fail(case, trouble.reason, trouble.message)
-    seen, patience = case.seen, case.timing.start_deadline
-    granted_at = seen.slot.since if seen.slot is not None else seen.since
-    until = max(seen.since, granted_at) + timedelta(seconds=patience)
+    until = _start_until(case)
     if case.now >= until:
+        patience = case.timing.start_deadline
         message = f"No sandbox could be started within {patience:.0f} s. {trouble.message}"
         return fail(case, RunReason.START_DEADLINE_EXCEEDED, message)
     if case.now >= trouble.retry_at:
         return None
     message = f"{trouble.message} The operator tries again until {_clock(until)}."
     wait = Wait(RunPhase.STARTING, "Starting", message, trouble.reason)
-    return pause(case, min(until, trouble.retry_at), waiting(case.run, seen, wait, case.now))
+    status = waiting(case.run, case.seen, wait, case.now)
+    return pause(case, min(until, trouble.retry_at), status)
+
+
+def _start_until(case: Case) -> datetime:
+    """Until when a sandbox must be there: the time in the queue does not count."""
+    granted_at = case.seen.slot.since if case.seen.slot is not None else case.seen.since
+    patience = timedelta(seconds=case.timing.start_deadline)
+    return max(case.seen.since, granted_at) + patience
 
 
 def _poll(case: Case, until: datetime, wait: Wait) -> Plan:

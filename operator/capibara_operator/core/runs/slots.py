@@ -75,6 +75,17 @@ class Slots:
             admitted.append(uid)
         return tuple(admitted)
 
+    def due(self, *, now: float) -> tuple[str, ...]:
+        """Admit, and add the first of those that now wait for a time, so that it asks when.
+
+        Whoever was told to wait for a released slot has set itself no time.
+        """
+        admitted = self.admit(now=now)
+        if not self._namespaces or self._retry_after(now) is None:
+            return admitted
+        first = next(iter(next(iter(self._waiting.values()))))
+        return (*admitted, first)
+
     def hold(self, uid: str) -> None:
         """Record that a run has a sandbox already, whatever the limits say."""
         self._leave_queue(uid)

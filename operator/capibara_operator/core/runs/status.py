@@ -17,6 +17,7 @@ from capibara_operator.api.run import (
     SandboxRunStatus,
 )
 from capibara_operator.core.conditions import (
+    MAX_MESSAGE_LENGTH,
     READY,
     RECONCILING,
     STALLED,
@@ -108,7 +109,7 @@ def finished(run: Run, seen: Seen, verdict: Verdict, now: datetime) -> SandboxRu
         "observed_generation": run.generation,
         "conditions": _final_conditions(run, verdict, now),
         "reason": verdict.reason,
-        "message": verdict.message,
+        "message": verdict.message[:MAX_MESSAGE_LENGTH],
         "queue": None,
         "detection": run.status.detection or _detection(seen),
         "resources": _resources(seen.inspected) or run.status.resources,
@@ -156,7 +157,7 @@ def _active(run: Run, *, word: str, message: str, sandbox: bool, now: datetime) 
         update={
             "observed_generation": run.generation,
             "conditions": conditions,
-            "message": message,
+            "message": message[:MAX_MESSAGE_LENGTH],
         }
     )
 

@@ -78,7 +78,10 @@ class Stream:
 
 @dataclass(slots=True)
 class Transcript:
-    """One attempt's log so far. ``notes`` say in words what was left out and why."""
+    """One attempt's log so far, read up to byte ``offset``.
+
+    ``notes`` say in words what was left out and why.
+    """
 
     started: Started | None = None
     exit: Exit | None = None
@@ -89,6 +92,7 @@ class Transcript:
     blobs: list[Blob] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     records: int = 0
+    offset: int = 0
     _room: int = BLOB_BYTES
     _displays: int = 0
 
@@ -186,6 +190,8 @@ def _decoded(text: str, *, encoded: bool) -> bytes | None:
 def _file_name(path: str) -> str:
     """The last part of a path, in the letters that a ConfigMap's key may have."""
     name = re.sub(r"[^-._a-zA-Z0-9]", "-", PurePosixPath(path).name)[-_MAX_NAME_CHARS:]
+    # A key of a ConfigMap must not begin with two dots.
+    name = name.lstrip(".") if name.startswith("..") else name
     return name if name.strip(".") else "artifact"
 
 
