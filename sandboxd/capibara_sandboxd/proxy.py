@@ -1,7 +1,6 @@
 """Requests for a port of a sandbox: envd is answered here, other ports through a tunnel."""
 
 import asyncio
-import hmac
 import re
 from http import HTTPStatus
 from typing import Any, Final
@@ -9,7 +8,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from . import tunnel
+from . import credentials, tunnel
 from .envd import server as envd
 from .errors import ApiError
 from .link import GuestError, LinkError
@@ -19,6 +18,7 @@ from .sandbox import Sandbox
 ENVD_PORT: Final = 49983
 _NOTICE_SECONDS: Final = 0.1
 _HOST: Final = re.compile(r"(\d{1,5})-([a-z0-9]+)\.")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
@@ -67,7 +67,7 @@ async def handle(
     sandbox = registry.get(sandbox_id)
     if sandbox is None or not sandbox.alive:
         return _gone(sandbox_id)
-    if not port_text.isdecimal() or not 0 < int(port_text) < 65536:
+    if not _PORT.fullmatch(port_text) or not 0 < int(port_text) < 65536:
         body = {"code": 400, "message": "E2b-Sandbox-Port must be a port number"}
         return web.json_response(body, status=HTTPStatus.BAD_REQUEST)
     port = int(port_text)
@@ -90,7 +90,7 @@ def _check_traffic(request: web.Request, sandbox: Sandbox) -> None:
     sent = request.headers.get("E2B-Traffic-Access-Token", "")
     if sandbox.request.public_traffic:
         return
-    if not hmac.compare_digest(sent.encode(), sandbox.traffic_token.encode()):
+    if not credentials.matches(sent, sandbox.traffic_token):
         raise ApiError(
             HTTPStatus.FORBIDDEN,
             "this sandbox allows no public traffic: send its traffic access token "

@@ -36,6 +36,8 @@ class Registry:
         self._rootfs = rootfs
         self._sandboxes: dict[str, Sandbox] = {}
         self._starting = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._closing = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,11 +62,14 @@ class Registry:
                 f"({self.settings.max_sandboxes})"
             )
         self._starting += 1
+        self._settled.clear()
         began = time.perf_counter()
         try:
             sandbox = await self._start(request)
         finally:
             self._starting -= 1
+            if not self._starting:
+                self._settled.set()
         metrics.CREATE_SECONDS.observe(time.perf_counter() - began)
         metrics.RUNNING.inc()
         self._sandboxes[sandbox.sandbox_id] = sandbox
@@ -100,9 +105,10 @@ class Registry:
     async def close(self) -> None:
         """Kill every sandbox and free what they used."""
         self._closing = True
+        await self._settled.wait()  # what is starting must not come up unseen
         await asyncio.gather(*(self.kill(sandbox, "shutdown") for sandbox in self.all()))
-        for task in tuple(self._tasks):
-            await task
+        while self._tasks:
+            await asyncio.wait(self._tasks)
         self.host.cgroups.close()
 
     async def _start(self, request: Request) -> Sandbox:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import logging
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from .config import Template
 from .isolation import bwrap
@@ -24,7 +25,7 @@ ENVD_VERSION: Final = "0.6.1"  # what is implemented: octet-stream uploads, no f
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 5.0
 _BACKLOG: Final = 256
-_SPARE_PROCESSES: Final = 16  # bubblewrap, the agent and its threads
+_log = logging.getLogger(__name__)
 
 
 class StartError(Exception):
@@ -137,9 +138,11 @@ class Sandbox:
         self.state = "stopping"
         if not self.end_reason:
             self.end_reason = "its processes ended"
-        await self.clean()
-        self.ended.set()
-        on_end(self)
+        try:
+            await self.clean()
+        finally:  # whatever stays behind, nobody may wait for it for ever
+            self.ended.set()
+            on_end(self)
 
     async def stop(self, reason: str) -> None:
         """Kill every process; returns when all is removed."""
@@ -156,8 +159,9 @@ class Sandbox:
 
     async def clean(self) -> None:
         """Remove the cgroups and the folder."""
-        await self.group.remove(_STOP_SECONDS)
-        await asyncio.to_thread(remove_tree, self.directory)
+        if not await self.group.remove(_STOP_SECONDS):
+            _log.error("cgroups could not be removed", extra={"sandbox": self.sandbox_id})
+        await remove_tree(self.directory)
 
     def set_paused(self, *, paused: bool) -> bool:
         """Freeze or thaw all processes; False where this host has no freezer."""
@@ -202,20 +206,18 @@ def _record(directory: Path, pid: int, group: Group) -> None:
     (directory / "process.json").write_text(json.dumps(note), encoding="utf-8")
 
 
-def remove_tree(directory: Path) -> None:
-    """Remove a sandbox's folder, also where its user took away rights on folders."""
+async def remove_tree(directory: Path) -> None:
+    """Remove a sandbox's folder, also where its user took away rights on folders.
 
-    def retry(function: Callable[[str], Any], path: str, _: object) -> None:
-        with contextlib.suppress(OSError):
-            Path(path).parent.chmod(0o700)
-            if not Path(path).is_symlink():
-                Path(path).chmod(0o700)
-            function(path)
-
-    for _ in range(3):
-        shutil.rmtree(directory, onerror=retry)
-        if not directory.exists():
+    By rm: shutil recurses and keeps a descriptor for each level, which a user's deep tree exhausts.
+    """
+    for command in (("rm", "-rf"), ("chmod", "-R", "u+rwx"), ("rm", "-rf")):
+        process = await asyncio.create_subprocess_exec(
+            *command, "--", str(directory), env={}, stderr=asyncio.subprocess.DEVNULL
+        )
+        if await process.wait() == 0 and command[0] == "rm":
             return
+    _log.error("folder could not be removed", extra={"sandbox": directory.name})
 
 
 async def kill_leftover(directory: Path) -> None:
@@ -227,4 +229,4 @@ async def kill_leftover(directory: Path) -> None:
         paths = {controller: Path(path) for controller, path in note["cgroups"].items()}
         own = {name: path for name, path in paths.items() if path.name == directory.name}
         await Group(own).remove()
-    await asyncio.to_thread(remove_tree, directory)
+    await remove_tree(directory)

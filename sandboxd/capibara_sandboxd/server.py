@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then kill every sandbox."""
+    """Serve until SIGTERM, SIGINT or SIGHUP, then kill every sandbox."""
     loop = asyncio.get_running_loop()
     if sys.version_info < (3, 12):
         # The default starts a thread for each child.
@@ -28,8 +28,8 @@ async def serve(settings: Settings) -> None:
         watcher.attach_loop(loop)
         asyncio.set_child_watcher(watcher)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, _stop, stop, number)
     lock = state.lock(settings.state_dir)
     host = hosts.detect(settings.state_dir)
     for name, enforced, how in host.findings():
@@ -53,6 +53,12 @@ async def serve(settings: Settings) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(runner.cleanup(), timeout=5.0)
         os.close(lock)
+        _log.info("stopped")
+
+
+def _stop(stop: asyncio.Event, number: signal.Signals) -> None:
+    _log.info("stopping", extra={"reason": number.name})
+    stop.set()
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> None:

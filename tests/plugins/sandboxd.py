@@ -14,5 +14,6 @@ def sandboxd() -> Iterator[SandboxdProcess]:
     try:
         process.start()
         yield process
+        process.check_running()
     finally:
         process.close()

@@ -117,6 +117,12 @@ class SandboxdProcess:
             self.stop()
         self.start()
 
+    def check_running(self) -> None:
+        """Fail with the exit code and the log's end when the daemon is gone."""
+        assert self._process
+        code = self._process.poll()
+        assert code is None, f"sandboxd ended (exit code {code}); its log ends:\n{self.log[-4000:]}"
+
     def close(self) -> None:
         """Stop it if it runs and remove its folder."""
         if self._process and self._process.poll() is None:

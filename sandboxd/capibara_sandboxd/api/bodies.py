@@ -17,6 +17,8 @@ _DEFAULT_TIMEOUT: Final = 300
 _DEFAULT_TIMEOUT_V1: Final = 15
 _KEY: Final = re.compile(r"[a-z0-9-]{1,255}")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# No process can be given these: the null byte, and lone surrogates, which UTF-8 cannot encode.
+_UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
 _MAX_PAIRS: Final = 256
 _MAX_TEXT: Final = 64 * 1024
 # Asking for one of these must not look as if it had been granted.
@@ -28,8 +30,8 @@ def _strings(body: Mapping[str, Any], name: str) -> dict[str, str]:
     if not isinstance(value, dict) or len(value) > _MAX_PAIRS:
         raise bad_request(f"{name} must be an object of at most {_MAX_PAIRS} strings")
     for key, text in value.items():
-        if not isinstance(text, str) or len(text) > _MAX_TEXT or "\0" in key + text:
-            raise bad_request(f"{name}.{key} must be a string of at most {_MAX_TEXT} characters")
+        if not isinstance(text, str) or len(text) > _MAX_TEXT or _UNUSABLE.search(key + text):
+            raise bad_request(f"{name}.{key!a} must be a string of at most {_MAX_TEXT} characters")
     return value
 
 

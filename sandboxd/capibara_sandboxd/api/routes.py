@@ -3,14 +3,15 @@
 import base64
 import binascii
 import contextlib
-import hmac
 import json
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
 
+from capibara_sandboxd import credentials
 from capibara_sandboxd.config import Settings
 from capibara_sandboxd.errors import ApiError, bad_request, sandbox_not_found
 from capibara_sandboxd.registry import CapacityError, Registry
@@ -20,13 +21,13 @@ from . import bodies
 from .idempotency import IdempotentCreates
 
 _MAX_PAGE: Final = 100
+_LIMIT: Final = re.compile(r"[0-9]{1,3}")
 _STATES: Final = {"running", "paused"}
 
 
 def check_key(request: web.Request, settings: Settings) -> None:
     """Refuse a request without the API key, in constant time."""
-    sent = request.headers.get("X-API-KEY", "")
-    if not hmac.compare_digest(sent.encode(), settings.api_key.encode()):
+    if not credentials.matches(request.headers.get("X-API-KEY", ""), settings.api_key):
         raise ApiError(
             HTTPStatus.UNAUTHORIZED,
             "the API key is missing or wrong: send the key sandboxd was started with in X-API-KEY",
@@ -37,7 +38,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
     text = await request.read()
     try:
         value = json.loads(text or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad_request("the body is not JSON") from error
     if not isinstance(value, dict):
         raise bad_request("the body is not a JSON object")
@@ -200,15 +201,17 @@ def _page(
     found: list[Sandbox], limit: str | None, token: str | None
 ) -> tuple[list[Sandbox], str | None]:
     """One page and the token of the next: the id of the last sandbox shown, encoded."""
-    if limit is not None and not (limit.isdecimal() and 1 <= int(limit) <= _MAX_PAGE):
+    if limit is not None and not (_LIMIT.fullmatch(limit) and 1 <= int(limit) <= _MAX_PAGE):
         raise bad_request(f"limit must be 1 to {_MAX_PAGE}")
     size = int(limit or _MAX_PAGE)
     begin = 0
     if token:
         try:
             begin = int(base64.urlsafe_b64decode(token))
-        except (ValueError, binascii.Error) as error:
-            raise bad_request("nextToken is not one that this server gave") from error
+        except (ValueError, binascii.Error):
+            begin = -1
+        if begin < 0:
+            raise bad_request("nextToken is not one that this server gave")
     page = found[begin : begin + size]
     end = begin + size
     following = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(found) else None

@@ -4,6 +4,7 @@ Written by hand: the generated stubs need protobuf and cost half a second at imp
 """
 
 import json
+import re
 import struct
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from capibara_sandboxd.link import GuestError, LinkError
 STREAM_TYPE: Final = "application/connect+json"
 _ENVELOPE: Final = struct.Struct(">BI")
 _END_STREAM: Final = 2
+_DIGITS: Final = re.compile(r"[0-9]{1,10}")
 _MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _STATUS: Final = {
     "canceled": 499,
@@ -41,21 +43,25 @@ def unary_error(error: GuestError) -> web.Response:
 
 def timeout_ms(request: web.Request) -> int | None:
     """The deadline a client asks for; None = none."""
-    text = request.headers.get("Connect-Timeout-Ms", "")
-    return int(text) if text.isdecimal() and int(text) > 0 else None
+    return _number(request, "Connect-Timeout-Ms") or None
 
 
 def keepalive_seconds(request: web.Request, default: float = 90.0) -> float:
     """How often a client wants a sign of life on a stream."""
-    text = request.headers.get("Keepalive-Ping-Interval", "")
-    return float(text) if text.isdecimal() and int(text) > 0 else default
+    return float(_number(request, "Keepalive-Ping-Interval")) or default
+
+
+def _number(request: web.Request, header: str) -> int:
+    """A header's number; 0 = none. The protocol allows ten digits."""
+    text = request.headers.get(header, "")
+    return int(text) if _DIGITS.fullmatch(text) else 0
 
 
 def parse(text: bytes) -> dict[str, Any]:
     """One JSON message."""
     try:
         value = json.loads(text or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GuestError("invalid_argument", "the message is not JSON") from error
     if not isinstance(value, dict):
         raise GuestError("invalid_argument", "the message is not a JSON object")
@@ -71,7 +77,10 @@ async def messages(content: StreamReader) -> AsyncIterator[dict[str, Any]]:
             return
         if length > _MAX_MESSAGE_BYTES or flags & 1:
             raise GuestError("invalid_argument", "the message is too large or compressed")
-        payload = await content.readexactly(length)
+        try:
+            payload = await content.readexactly(length)
+        except EOFError as error:
+            raise GuestError("invalid_argument", "the message ends too early") from error
         if flags & _END_STREAM:
             return
         yield parse(payload)

@@ -92,8 +92,7 @@ async def _write_parts(
     request: web.Request, link: GuestLink, path: str | None
 ) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
-    reader = await request.multipart()
-    async for part in reader:
+    async for part in _parts(request):
         if not isinstance(part, BodyPartReader) or part.name != "file":
             raise bad_request("every part must be a file named 'file'")
         if path and entries:
@@ -103,6 +102,14 @@ async def _write_parts(
             raise bad_request("a part has no filename and there is no path")
         entries.append(await _write_one(link, target, _part_chunks(part)))
     return entries
+
+
+async def _parts(request: web.Request) -> AsyncIterator[object]:
+    try:
+        async for part in await request.multipart():
+            yield part
+    except ValueError as error:
+        raise bad_request(f"the body is no multipart/form-data: {error}") from error
 
 
 def _file_name(part: BodyPartReader) -> str | None:

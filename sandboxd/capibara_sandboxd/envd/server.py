@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import hmac
 import re
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from capibara_sandboxd import credentials
 from capibara_sandboxd.errors import ApiError
 from capibara_sandboxd.isolation.rootfs import USER
 from capibara_sandboxd.link import GuestError, GuestLink, LinkError
@@ -25,7 +25,7 @@ _NANOSECONDS: Final = 1_000_000_000
 def check_token(request: web.Request, sandbox: Sandbox) -> None:
     """Refuse a request without the sandbox's access token, in constant time."""
     sent = request.headers.get("X-Access-Token", "")
-    if sandbox.token and not hmac.compare_digest(sent.encode(), sandbox.token.encode()):
+    if sandbox.token and not credentials.matches(sent, sandbox.token):
         raise ApiError(
             HTTPStatus.UNAUTHORIZED,
             "the access token of this sandbox is missing or wrong (header X-Access-Token)",

@@ -54,7 +54,10 @@ class Agent:
         try:
             await (operation or _unknown)(request, reader, writer)
         except OpError as error:
-            writer.write(frames.pack_json({"error": {"code": error.code, "message": str(error)}}))
+            writer.write(_refused(error))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            what = f"the request is malformed: {type(error).__name__}"
+            writer.write(_refused(OpError("invalid_argument", what)))
         await writer.drain()
 
     async def _stream(
@@ -172,6 +175,10 @@ class Agent:
                 there.cancel()
         finally:
             outer.close()
+
+
+def _refused(error: OpError) -> bytes:
+    return frames.pack_json({"error": {"code": error.code, "message": str(error)}})
 
 
 async def _unknown(request: dict[str, Any], _reader: object, _writer: object) -> None:

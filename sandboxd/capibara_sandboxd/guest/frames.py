@@ -57,7 +57,7 @@ def parse_json(frame: Frame) -> dict[str, Any]:
         raise FrameError(f"frame of kind {frame.kind} where JSON was expected")
     try:
         value = json.loads(frame.payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FrameError("a JSON frame does not hold JSON") from error
     if not isinstance(value, dict):
         raise FrameError("a JSON frame does not hold an object")

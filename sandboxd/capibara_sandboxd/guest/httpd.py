@@ -32,7 +32,7 @@ class Request:
         """The body as an object; an empty one counts as {}."""
         try:
             value = json.loads(self.body or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, "the body is not JSON") from error
         if not isinstance(value, dict):
             raise HttpError(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")

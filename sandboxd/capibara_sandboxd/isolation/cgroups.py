@@ -72,12 +72,16 @@ class Group:
         return True
 
     def pids(self) -> set[int]:
-        """Every process that is still inside."""
+        """Every process that is still inside.
+
+        Version 2 shows 0 for one that is just ending or of another pid namespace; killing 0 would
+        kill ourselves.
+        """
         found: set[int] = set()
         for path in self.directories():
             with contextlib.suppress(OSError):
                 text = (path / "cgroup.procs").read_text(encoding="ascii")
-                found |= {int(line) for line in text.split()}
+                found |= {int(line) for line in text.split()} - {0}
         return found
 
     async def remove(self, deadline_seconds: float = 5.0) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import urllib.parse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from capibara_sandboxd.api import bodies
 from capibara_sandboxd.errors import ApiError
 from capibara_sandboxd.guest import frames, mime
 from capibara_sandboxd.guest.session import Session
+from capibara_sandboxd.isolation.cgroups import Group
 
 SESSION = Session("/home/user", "user", "/bin", "/bin/python3", ())
 
@@ -127,3 +129,9 @@ MIME_CASES = [
 @pytest.mark.parametrize("case", MIME_CASES, ids=lambda case: case.reason)
 def test_events(case: MimeCase) -> None:
     assert mime.events_of({"msg_type": case.kind, "content": case.content}) == [case.want]
+
+
+def test_process_that_a_cgroup_shows_as_0_is_left_out(tmp_path: Path) -> None:
+    # As version 2 shows one of another pid namespace: killing 0 kills the daemon's own group.
+    (tmp_path / "cgroup.procs").write_text("0\n17\n0\n", encoding="ascii")
+    assert Group({"memory": tmp_path}, version=2).pids() == {17}
