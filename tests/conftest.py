@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from capibara_devcluster import clusters, files
+from capibara_devcluster import clusters
 from capibara_devcluster.layout import Layout
 from capibara_devcluster.options import Options, Profile, Provider
 from capibara_devcluster.tools import build, catalogue, locate
@@ -21,7 +20,6 @@ from capibara_devcluster.tools import build, catalogue, locate
 pytest_plugins = ["plugins.sandboxd"]
 
 _KUBECTL_TIMEOUT_SECONDS = 60
-_SHARED_NAME = "tests"
 _TOOLS_OF_FIXTURES = {
     "control_plane": catalogue.CONTROL_PLANE,
     "devcluster": (*catalogue.CONTROL_PLANE, *catalogue.SIMULATED_NODES),
@@ -79,26 +77,26 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One control plane for the whole run, shared by its xdist workers.
+    """One control plane for the whole run, or for each xdist worker: two operators on one would
+    both write the status of the cluster-scoped providers.
 
     USE_EXISTING_CLUSTER=true uses the kubeconfig in force instead.
     """
     if os.environ.get("USE_EXISTING_CLUSTER", "").lower() in {"1", "true"}:
         yield _existing_cluster()
         return
-    in_worker = "PYTEST_XDIST_WORKER" in os.environ
-    base = tmp_path_factory.getbasetemp()
-    layout = Layout((base.parent if in_worker else base) / "control-plane", _SHARED_NAME)
-    run_pid = os.getppid() if in_worker else os.getpid()
-    with _registered(layout):
-        request = clusters.Request(
-            provider=Provider.LIGHT,
-            profile=Profile.CONTROL_PLANE,
-            options=Options(audit=True),
-            owner_pid=run_pid,
-        )
+    layout = Layout(tmp_path_factory.mktemp("control-plane"), "tests")
+    request = clusters.Request(
+        provider=Provider.LIGHT,
+        profile=Profile.CONTROL_PLANE,
+        options=Options(audit=True),
+        owner_pid=os.getpid(),
+    )
+    try:
         status = clusters.up(layout, request)
         yield Cluster(Path(status.kubeconfig), layout.root / "bin", layout.audit_log)
+    finally:
+        clusters.down(layout, purge=True)
 
 
 @pytest.fixture
@@ -119,19 +117,3 @@ def _existing_cluster() -> Cluster:
     assert kubectl, "USE_EXISTING_CLUSTER is set, but kubectl is not on PATH"
     kubeconfig = Path(configured) if configured else Path.home() / ".kube" / "config"
     return Cluster(kubeconfig, Path(kubectl).parent, audit_log=None)
-
-
-@contextlib.contextmanager
-def _registered(layout: Layout) -> Iterator[None]:
-    """Count this process as a user; the last one to leave takes the cluster down."""
-    users = layout.state_dir / "users"
-    users.mkdir(parents=True, exist_ok=True)
-    me = users / str(os.getpid())
-    me.touch()
-    try:
-        yield
-    finally:
-        with files.locked(layout.state_dir / "users.lock", timeout=60):
-            me.unlink()
-            if not any(users.iterdir()):
-                clusters.down(layout, purge=True)

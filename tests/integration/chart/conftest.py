@@ -1,4 +1,4 @@
-"""A control plane of the chart's own: its policies and kinds are cluster-wide."""
+"""A control plane for each file of tests: policies and kinds are cluster-wide."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from capibara_devcluster.options import Options, Profile, Provider
 from support.chart_cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     layout = Layout(tmp_path_factory.mktemp("chart"), "chart")
     request = clusters.Request(
