@@ -238,6 +238,23 @@ class TestProtectedLabels:
             assert "spec.ttlSecondsAfterFinished may not change once the run is closed" in said
         installed.do(*patch("120"), user=AUTHOR)
 
+    def test_cancel_may_be_set_until_the_run_is_closed(
+        self, installed: Cluster, namespace: str, label: Callable[..., tuple[str, ...]]
+    ) -> None:
+        def patch(cancel: str) -> tuple[str, ...]:
+            body = f'--patch={{"spec":{{"cancel":{cancel}}}}}'
+            return "patch", RUN, f"--namespace={namespace}", "--type=merge", body
+
+        installed.do(*label(f"{CLOSED_LABEL}=true"), user=OPERATOR)
+        said = installed.refused(*patch("true"), user=AUTHOR)
+        assert "spec.cancel may not change once the run is closed; delete the run" in said
+        installed.do(*patch("false"), user=AUTHOR)
+        installed.do(*label(f"{CLOSED_LABEL}-"), user=OPERATOR)
+        installed.do(*patch("true"), user=AUTHOR)
+        installed.do(*label(f"{CLOSED_LABEL}=true"), user=OPERATOR)
+        found = installed.get(RUN, f"--namespace={namespace}")
+        assert (found["spec"]["cancel"], found["metadata"]["generation"]) == (True, 2)
+
 
 def test_runs_are_refused_in_the_operators_namespace(installed: Cluster) -> None:
     said = installed.refused("create", "--filename=-", obj=run_manifest("run", NAMESPACE))
