@@ -21,7 +21,7 @@ down: venv ## Stop the demo's cluster
 test: test-unit test-integration test-e2e ## Set up and run all tests
 
 test-unit: venv ## Unit and contract tests (no cluster, under a minute)
-	$(BIN)/pytest tests/unit tests/contract -q -n 2 --dist loadfile
+	$(BIN)/pytest tests/unit tests/contract -q -n 4 --dist loadfile
 
 test-integration: venv ## Tests on a real API server, without a kubelet
 	$(BIN)/pytest tests/integration -q -n 3 --dist loadfile
