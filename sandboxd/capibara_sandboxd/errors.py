@@ -1,5 +1,7 @@
 """Errors that become JSON answers ``{"code", "message"}``."""
 
+import contextlib
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +22,17 @@ class ApiError(Exception):
         if self.error_code:
             body["error_code"] = self.error_code
         return web.json_response(body, status=self.status.value)
+
+
+@contextlib.contextmanager
+def cut_off_on_error(request: web.Request) -> Iterator[None]:
+    """Close the connection when a started answer fails: a second one must not follow in it."""
+    try:
+        yield
+    except Exception:
+        if request.transport:
+            request.transport.close()
+        raise
 
 
 def bad_request(message: str) -> ApiError:

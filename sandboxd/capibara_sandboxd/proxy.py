@@ -10,7 +10,7 @@ from aiohttp import web
 
 from . import credentials, tunnel
 from .envd import server as envd
-from .errors import ApiError
+from .errors import ApiError, cut_off_on_error
 from .link import GuestError, LinkError
 from .registry import Registry
 from .sandbox import Sandbox
@@ -123,7 +123,8 @@ async def _forward(request: web.Request, connector: tunnel.Tunnel) -> web.Stream
             if name.lower() not in _HOP_BY_HOP:
                 response.headers.add(name, value)
         await response.prepare(request)
-        async for chunk in upstream.content.iter_any():
-            await response.write(chunk)
+        with cut_off_on_error(request):
+            async for chunk in upstream.content.iter_any():
+                await response.write(chunk)
         await response.write_eof()
         return response

@@ -40,6 +40,23 @@ def test_deep_tree_does_not_keep_the_daemon_from_starting() -> None:
         daemon.close()
 
 
+def test_answer_that_breaks_off_is_followed_by_nothing(sandboxd: SandboxdProcess) -> None:
+    made = e2b.Sandbox.create("quick-script", **sandboxd.account)
+    made.commands.run("head -c 300000000 /dev/zero > big")
+    headers = {
+        "E2b-Sandbox-Id": made.sandbox_id,
+        "X-Access-Token": made.connection_config.sandbox_headers["X-Access-Token"],
+    }
+    url = f"{sandboxd.url}/files?path=big"
+    with (
+        pytest.raises(httpx.TransportError, match=r"peer closed connection|Connection reset"),
+        httpx.stream("GET", url, headers=headers, timeout=30) as answer,
+    ):
+        for number, _ in enumerate(answer.iter_raw()):
+            if number == 0:
+                made.kill()
+
+
 def test_stop_takes_sandboxes_that_are_starting_along() -> None:
     daemon = SandboxdProcess()
     daemon.start()

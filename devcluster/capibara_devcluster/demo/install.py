@@ -107,7 +107,7 @@ def _untested(cluster: Cluster) -> str | None:
     """Why the default provider is not Ready; the operator tests it again every few seconds."""
     provider = cluster.get("sandboxproviders", "default")
     conditions = provider.get("status", {}).get("conditions", [])
-    ready = next((c for c in conditions if c["type"] == "Ready"), {})
+    ready: dict[str, str] = next((c for c in conditions if c["type"] == "Ready"), {})
     return None if ready.get("status") == "True" else ready.get("message", "not seen yet")
 
 

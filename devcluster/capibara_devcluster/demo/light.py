@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,10 @@ def tell(checkout: Checkout, cluster: Cluster, story: Story, missing: Sequence[s
                 "CAPIBARA_SANDBOXD_API_KEY": key,
                 "CAPIBARA_SANDBOXD_TEMPLATES": _templates(checkout.root),
             }
-            serve = ["serve", "--host", "127.0.0.1", "--port", str(port)]
+            # Not in our own folder: its path may be too long for the unix sockets in it.
+            own = stack.enter_context(tempfile.TemporaryDirectory(prefix="capibara-", dir="/tmp"))
+            Path(own).chmod(0o711)
+            serve = ["serve", "--host", "127.0.0.1", "--port", str(port), "--state-dir", own]
             stack.enter_context(_process("capibara-sandboxd", serve, state, environment))
             _await_health(f"http://127.0.0.1:{port}/health", story, "sandboxd answers")
             _install(cluster, checkout.root, state, values, key)

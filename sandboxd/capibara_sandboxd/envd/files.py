@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiohttp import BodyPartReader, StreamReader, web
 from aiohttp.hdrs import CONTENT_DISPOSITION
 
-from capibara_sandboxd.errors import ApiError, bad_request
+from capibara_sandboxd.errors import ApiError, bad_request, cut_off_on_error
 from capibara_sandboxd.guest import frames
 from capibara_sandboxd.link import Conversation, GuestError, GuestLink, LinkError
 
@@ -57,11 +57,12 @@ async def _send_file(request: web.Request, talk: Conversation, path: str) -> web
     if request.headers.get("Accept-Encoding", "").strip() == "gzip":
         response.enable_compression(web.ContentCoding.gzip)
     await response.prepare(request)
-    while (frame := await talk.read()) is not None and frame.payload:
-        await response.write(frame.payload)
-    if frame is None:
-        # Without the end of the chunked body the client sees that the file is not whole.
-        raise LinkError("the connection to the sandbox ended within a file")
+    with cut_off_on_error(request):
+        while (frame := await talk.read()) is not None and frame.payload:
+            await response.write(frame.payload)
+        if frame is None:
+            # Without the end of the chunked body the client sees that the file is not whole.
+            raise LinkError("the connection to the sandbox ended within a file")
     await response.write_eof()
     return response
 

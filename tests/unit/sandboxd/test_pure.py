@@ -1,6 +1,7 @@
 """Parts of sandboxd that need no sandbox."""
 
 import asyncio
+import os
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capibara_sandboxd import config
+from capibara_sandboxd import config, state
 from capibara_sandboxd.api import bodies
 from capibara_sandboxd.errors import ApiError
 from capibara_sandboxd.guest import frames, mime
@@ -135,3 +136,17 @@ def test_process_that_a_cgroup_shows_as_0_is_left_out(tmp_path: Path) -> None:
     # As version 2 shows one of another pid namespace: killing 0 kills the daemon's own group.
     (tmp_path / "cgroup.procs").write_text("0\n17\n0\n", encoding="ascii")
     assert Group({"memory": tmp_path}, version=2).pids() == {17}
+
+
+class TestStateDirectory:
+    def test_of_another_user_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+        with pytest.raises(config.ConfigurationError, match="belongs to another user"):
+            state.lock(tmp_path / "state")
+
+    def test_is_closed_to_others(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o777)
+        os.close(state.lock(tmp_path))
+        assert tmp_path.stat().st_mode & 0o777 == 0o711
