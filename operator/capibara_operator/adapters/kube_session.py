@@ -57,7 +57,9 @@ class Credentials:
             try:
                 async with asyncio.timeout(_LOGIN_DEADLINE_SECONDS):
                     self.expiring = await self.load(self.configuration)
-            except (kube_config.ConfigException, OSError, TimeoutError) as error:
+            except (LoginError, kube_config.ConfigException, OSError, TimeoutError) as error:
+                if not self._loaded_at and isinstance(error, LoginError):
+                    raise
                 if not self._loaded_at:
                     raise LoginError(f"cannot log in to the API server: {error}") from error
                 # Old credentials may still be good; the next request tells.

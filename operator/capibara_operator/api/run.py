@@ -208,6 +208,12 @@ class TemplatePin(StatusModel):
     name: _Short = Field(description="Name of the SandboxTemplate.")
     namespace: _Short = Field(default="", description="Its namespace.")
     template_id: _Short = Field(default="", description="The provider's template.")
+    timeout_seconds: int = Field(
+        default=0,
+        ge=0,
+        json_schema_extra={"format": "int32"},
+        description="How long the code may run unless the run says otherwise; 0 where unknown.",
+    )
 
 
 class GrantedResources(StatusModel):

@@ -49,6 +49,24 @@ async def test_old_credentials_stay_when_they_cannot_be_read_anew(token_file: Pa
     assert (await credentials.authorization()).lower() == "bearer first"
 
 
+async def test_a_kubeconfig_that_is_being_rewritten_ends_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        """
+        {apiVersion: v1, kind: Config, current-context: c,
+         contexts: [{name: c, context: {cluster: c, user: u}}],
+         clusters: [{name: c, cluster: {server: "https://10.96.0.1:443"}}],
+         users: [{name: u, user: {token: first}}]}
+        """
+    )
+    credentials = Credentials(load=kube_session._kubeconfig_loader(str(config), ""))
+    await credentials.refresh()
+    for broken in ("", "apiVersion: [", None):
+        config.unlink() if broken is None else config.write_text(broken)
+        await credentials.refresh()
+        assert (await credentials.authorization()).lower() == "bearer first"
+
+
 async def test_a_pod_without_a_token_is_told_so(token_file: Path) -> None:
     token_file.unlink()  # noqa: ASYNC240
     with pytest.raises(LoginError, match="token file does not exist"):

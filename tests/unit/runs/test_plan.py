@@ -11,7 +11,7 @@ import pytest
 from capibara_operator.api.provider import SandboxProviderSpec
 from capibara_operator.api.run import RunReason, TemplatePin
 from capibara_operator.core.runs import actions as a
-from capibara_operator.core.runs.plan import closing_labels, plan
+from capibara_operator.core.runs.plan import plan
 from capibara_operator.core.runs.record import parse_run
 from capibara_operator.core.runs.records import Exit, ExitReason, Output
 from capibara_operator.core.runs.records import Started as Begun
@@ -32,15 +32,25 @@ from capibara_operator.core.runs.transcript import Transcript
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TIMING = Timing(start_deadline=300, reference_grace=10, collect_grace=60, release_after=120)
-FINALIZER = "capibara6.dev/finalizer"
+METADATA: dict[str, Any] = {
+    "namespace": "ns",
+    "name": "r",
+    "uid": "u",
+    "generation": 1,
+    "resourceVersion": "1",
+    "creationTimestamp": "2026-01-01T12:00:00Z",
+    "finalizers": ["capibara6.dev/finalizer"],
+}
 MINE = Sandbox("mine", started_at=NOW)
 FREE = Slot(granted=True, since=NOW)
-CLAIMED = {
+CLAIMED: dict[str, Any] = {
     "attempt": 1,
+    "template": {"name": "t", "timeoutSeconds": 100},
     "sandboxID": "mine",
     "provider": "p",
     "startTime": "2026-01-01T12:00:00Z",
 }
+PINNED = CLAIMED | {"template": {"name": "t", "timeoutSeconds": 900}}
 DONE = CLAIMED | {"completionTime": "2026-01-01T12:00:10Z", "reason": "Completed"}
 
 
@@ -69,7 +79,9 @@ def begun() -> Transcript:
 
 SEEN = Seen(
     since=NOW,
-    template=ChosenTemplate(TemplatePin(name="t", namespace="s", template_id="tpl"), 100),
+    template=ChosenTemplate(
+        TemplatePin(name="t", namespace="s", template_id="tpl", timeout_seconds=100)
+    ),
     provider=ChosenProvider(
         "p", SandboxProviderSpec.model_validate({"credentialsSecretRef": {"name": "s"}})
     ),
@@ -301,6 +313,21 @@ CASES = [
         why="TemplateNotReady",
     ),
     Case(
+        "a template that was edited meanwhile does not shorten a run",
+        [],
+        GOING,
+        PINNED,
+        now=later(500),
+    ),
+    Case(
+        "the deadline that the attempt began with ends it",
+        [a.WriteStatus],
+        GOING,
+        PINNED,
+        now=later(961),
+        why="DeadlineExceeded",
+    ),
+    Case(
         "a log that the code itself removed is no fault of the template",
         [a.WriteStatus],
         {
@@ -342,17 +369,11 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.reason)
 def test_plan(case: Case) -> None:
-    metadata = {
-        "namespace": "ns",
-        "name": "r",
-        "uid": "u",
-        "generation": 1,
-        "resourceVersion": "1",
-        "creationTimestamp": "2026-01-01T12:00:00Z",
-        "finalizers": [FINALIZER],
-        **case.metadata,
+    obj = {
+        "metadata": METADATA | case.metadata,
+        "spec": {"code": "1", **case.spec},
+        "status": case.status,
     }
-    obj = {"metadata": metadata, "spec": {"code": "1", **case.spec}, "status": case.status}
     planned = plan(parse_run(obj), replace(SEEN, **case.seen), case.now, TIMING)
     assert [type(each) for each in planned.actions] == case.want
     written = [each.status for each in planned.actions if isinstance(each, a.WriteStatus)]
@@ -369,15 +390,7 @@ def test_plan(case: Case) -> None:
 
 
 def test_the_creation_depends_on_nothing_but_the_run_and_its_attempt() -> None:
-    metadata = {
-        "namespace": "ns",
-        "name": "r",
-        "uid": "u",
-        "resourceVersion": "1",
-        "creationTimestamp": "2026-01-01T12:00:00Z",
-        "finalizers": [FINALIZER],
-    }
-    run = parse_run({"metadata": metadata, "spec": {"code": "1"}, "status": {"attempt": 2}})
+    run = parse_run({"metadata": METADATA, "spec": {"code": "1"}, "status": {"attempt": 2}})
     seen = replace(SEEN, **READY_TO_CREATE)
     (action,) = plan(run, seen, NOW, TIMING).actions
     assert action == a.CreateSandbox(
@@ -395,19 +408,3 @@ def test_the_creation_depends_on_nothing_but_the_run_and_its_attempt() -> None:
         lifetime_seconds=220,
     )
     assert plan(run, seen, later(9), TIMING).actions == (action,)
-
-
-def test_a_time_to_live_becomes_the_second_in_which_the_run_expires() -> None:
-    metadata = {
-        "namespace": "ns",
-        "name": "r",
-        "uid": "u",
-        "resourceVersion": "1",
-        "creationTimestamp": "2026-01-01T12:00:00Z",
-    }
-    spec = {"code": "1", "ttlSecondsAfterFinished": 60}
-    run = parse_run({"metadata": metadata, "spec": spec, "status": DONE})
-    assert closing_labels(run) == {
-        "capibara6.dev/closed": "true",
-        "capibara6.dev/expires-at": str(int(later(70).timestamp())),
-    }

@@ -138,9 +138,11 @@ class Catalogue:
 def _chosen_template(view: TemplateView) -> ChosenTemplate:
     return ChosenTemplate(
         pin=TemplatePin(
-            name=view.name, namespace=view.namespace, template_id=view.spec.template_id
+            name=view.name,
+            namespace=view.namespace,
+            template_id=view.spec.template_id,
+            timeout_seconds=view.spec.timeout_seconds,
         ),
-        timeout_seconds=view.spec.timeout_seconds,
         env={each.name: each.value for each in view.spec.env},
     )
 

@@ -24,7 +24,6 @@ class ChosenTemplate:
     """The template that the run gets."""
 
     pin: TemplatePin
-    timeout_seconds: int
     env: Mapping[str, str] = field(default_factory=dict)
     detection: Detection | None = None
 

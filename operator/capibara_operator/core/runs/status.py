@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from capibara_operator.api.common import SandboxResources
 from capibara_operator.api.run import (
     MAX_STATUS_BYTES,
+    GrantedResources,
     RunAttempt,
     RunPhase,
     RunQueue,
@@ -185,10 +185,10 @@ def _detection(seen: Seen) -> object:
     return seen.template.detection if isinstance(seen.template, ChosenTemplate) else None
 
 
-def _resources(sandbox: Sandbox | None) -> SandboxResources | None:
+def _resources(sandbox: Sandbox | None) -> GrantedResources | None:
     if sandbox is None or not (sandbox.cpus or sandbox.memory_mib):
         return None
-    return SandboxResources(
+    return GrantedResources(
         cpu=str(sandbox.cpus) if sandbox.cpus else None,
         memory=f"{sandbox.memory_mib}Mi" if sandbox.memory_mib else None,
     )

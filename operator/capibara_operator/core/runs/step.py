@@ -65,11 +65,14 @@ def fail(case: Case, reason: RunReason, message: str) -> Plan:
 
 
 def deadline_seconds(case: Case) -> int:
-    """How long the code may run: as the run says, else as its template says."""
-    spec, template = case.run.spec, case.seen.template
-    if spec is not None and spec.active_deadline_seconds is not None:
-        return spec.active_deadline_seconds
-    return template.timeout_seconds if isinstance(template, ChosenTemplate) else _NO_DEADLINE
+    """How long the code may run: as the run says, else as its template said at the claim."""
+    run, template = case.run, case.seen.template
+    if run.spec is not None and run.spec.active_deadline_seconds is not None:
+        return run.spec.active_deadline_seconds
+    pin = run.status.template if run.status.sandbox_id is not None else None
+    if pin is None and isinstance(template, ChosenTemplate):
+        pin = template.pin
+    return (pin.timeout_seconds if pin is not None else 0) or _NO_DEADLINE
 
 
 def lifetime_seconds(case: Case) -> int:
