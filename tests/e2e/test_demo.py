@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from capibara_operator.api.common import quantity_value
+
 pytestmark = [pytest.mark.e2e]
 ROOT = Path(__file__).parents[2]
 
@@ -60,12 +62,13 @@ def test_every_ended_run_is_closed_and_its_sandbox_gone(demo: Any) -> None:
 
 
 def test_the_template_sets_the_memory_of_the_sandbox(demo: Any) -> None:
-    def memory(name: str) -> str:
-        return str(demo.get("sandboxrun", name)["status"]["resources"]["memory"])
+    def memory(name: str) -> int:
+        text = demo.get("sandboxrun", name)["status"]["resources"]["memory"]
+        return int(quantity_value(text)) // 2**20
 
-    assert memory("sales-summary") == "1Gi"
-    assert memory("digits-classifier") == "2Gi"
-    assert memory("disk-check") == "256Mi"
+    assert memory("sales-summary") == 1024
+    assert memory("digits-classifier") == 2048
+    assert memory("disk-check") == 256
 
 
 @pytest.mark.parametrize(
