@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from capibara_operator.controllers.runs import stream
+from capibara_operator.controllers.runs import execute, stream
 from capibara_operator.core.runs.timing import Timing
 from capibara_operator.ports.kube import Key, KubeError
 from capibara_operator.ports.sandboxes import Fault, SandboxError
@@ -371,3 +371,38 @@ async def test_inputs_that_may_not_be_read_are_told_and_end_the_wait(lab: Lab) -
     await lab.pass_time(70)
     assert lab.status(key)["reason"] == "StartDeadlineExceeded"
     assert lab.is_closed(key)
+
+
+async def test_an_orphan_that_cannot_be_killed_does_not_keep_the_others(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [await lab.start(name) for name in ("a", "b")]
+    kill = lab.provider.kill
+
+    async def stubborn(sandbox_id: str) -> bool:
+        if sandbox_id == "sbx-1":
+            raise SandboxError(Fault.UNREACHABLE, "it does not want to", 500)
+        return await kill(sandbox_id)
+
+    monkeypatch.setattr(lab.provider, "kill", stubborn)
+    await lab.operator.crash()
+    for key in keys:
+        del lab.kube.objects["sandboxruns", key]
+    lab.operator = lab.new_operator()
+    lab.clock.advance(90)
+    assert [await lab.operator.sweep_once() for _ in range(2)] == [0, 1]
+    assert list(lab.provider.sandboxes) == ["sbx-1"]
+
+
+async def test_a_provider_slow_to_describe_a_sandbox_does_not_hold_up_the_code(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get(_: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(execute, "_FACTS_SECONDS", 0.01)
+    monkeypatch.setattr(lab.provider, "get", get)
+    async with asyncio.timeout(2):
+        key = await lab.start()
+    assert sum(lab.provider.starts.values()) == 1
+    assert lab.status(key)["phase"] == "Running"

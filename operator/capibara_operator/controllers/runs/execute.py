@@ -57,6 +57,7 @@ from capibara_operator.ports.sandboxes import (
 
 _logger = logging.getLogger(__name__)
 _MAX_LOCK_BYTES: Final = 256
+_FACTS_SECONDS: Final = 1.0
 _TOLD: Final = frozenset({1, 5, 25})
 Apis = Callable[[str], Awaitable[SandboxAPI]]
 """Gives the API of a provider by its name; raises ``SandboxError``."""
@@ -284,9 +285,11 @@ def _is_past_start(run: Run) -> bool:
 
 
 async def _optional(call: asyncio.Task[SandboxInfo | None]) -> Sandbox | None:
+    """The sandbox, if the provider describes it soon."""
     try:
-        info = await call
-    except SandboxError:
+        async with asyncio.timeout(_FACTS_SECONDS):
+            info = await call
+    except (SandboxError, TimeoutError):
         return None
     return sandbox_of(info) if info is not None else None
 

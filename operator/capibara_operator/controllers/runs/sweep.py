@@ -127,7 +127,15 @@ class OrphanSweep:
     async def _kill(self, api: SandboxAPI, doomed: tuple[str, ...]) -> int:
         killed = 0
         for sandbox_id in doomed:
-            if await api.kill(sandbox_id):
+            try:
+                existed = await api.kill(sandbox_id)
+            except SandboxError as error:
+                _logger.warning(
+                    "cannot destroy an orphaned sandbox, will retry",
+                    extra={"sandboxID": sandbox_id, "error": error.message},
+                )
+                continue
+            if existed:
                 killed += 1
                 _logger.warning("destroyed an orphaned sandbox", extra={"sandboxID": sandbox_id})
         return killed
