@@ -55,11 +55,6 @@ def set_condition(
     return tuple(new if old.type == new.type else old for old in previous)
 
 
-def remove_condition(previous: Sequence[Condition], type_: str) -> tuple[Condition, ...]:
-    """``previous`` without the condition of that type."""
-    return tuple(old for old in previous if old.type != type_)
-
-
 def find_condition(conditions: Sequence[Condition], type_: str) -> Condition | None:
     """The condition of that type, or None."""
     return next((found for found in conditions if found.type == type_), None)

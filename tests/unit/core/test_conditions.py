@@ -17,7 +17,6 @@ from capibara_operator.core.conditions import (
     kstatus_violations,
     ready_findings,
     reconciling_findings,
-    remove_condition,
     set_condition,
     stalled_findings,
 )
@@ -64,7 +63,6 @@ def test_setting_keeps_the_order() -> None:
     after = set_condition(before, finding, generation=1, now=LATER)
     assert [(found.type, found.status) for found in after] == [("A", "Unknown"), ("B", "True")]
     assert [found.type for found in set_condition((), finding, generation=1, now=NOW)] == ["A"]
-    assert remove_condition(after, "A") == (before[1],)
     assert find_condition(after, "C") is None
     assert is_true(after, "B")
     assert not is_true(after, "A")

@@ -63,11 +63,10 @@ class InspectSandbox:
 
 @dataclass(frozen=True, slots=True)
 class CheckStarted:
-    """Ask the sandbox which job holds its start lock, if any."""
+    """Ask the sandbox whether a job holds its start lock."""
 
     provider: str
     sandbox_id: str
-    key: str
 
 
 @dataclass(frozen=True, slots=True)

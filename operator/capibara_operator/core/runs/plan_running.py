@@ -115,7 +115,7 @@ def _find_out(case: Case, provider: str) -> Plan | None:
     if seen.inspected is not None and _is_short(case, seen.inspected):
         return Plan((ExtendSandbox(provider, _claimed(case), lifetime_seconds(case)),))
     if seen.started is Started.UNKNOWN:
-        return Plan((CheckStarted(provider, _claimed(case), case.run.job_key),))
+        return Plan((CheckStarted(provider, _claimed(case)),))
     return None
 
 

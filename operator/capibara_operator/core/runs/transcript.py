@@ -120,12 +120,6 @@ class Transcript:
         tails = (self.stdout, self.stderr)
         return bool(self.blobs) or any(each.size > TAIL_BYTES for each in tails)
 
-    @property
-    def truncated(self) -> bool:
-        """Whether something that the job produced is not kept anywhere."""
-        lost = any(each.size > each.kept for each in (self.stdout, self.stderr))
-        return lost or bool(self.notes)
-
     def _add_display(self, display: Display) -> None:
         if display.main and (text := display.data.get("text/plain")):
             self.text = cut(text, TEXT_BYTES)
