@@ -47,7 +47,7 @@ def test_starts_serves_its_pages_and_stops_with_zero(operator_process: Any) -> N
 
     started = time.monotonic()
     assert operator.stop() == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     levels = {line["level"] for line in operator.log_lines()}
     assert levels == {"info"}, operator.log()
 

@@ -211,7 +211,7 @@ class TestLimits:
         time.sleep(3)
         began = time.monotonic()
         assert neighbour.commands.run("echo alive").stdout == "alive\n"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         sandbox.kill()
         until(lambda: not neighbour_sees_more_than(neighbour, 10))
         with pytest.raises(Exception):  # noqa: B017  killed: by whom depends on the moment

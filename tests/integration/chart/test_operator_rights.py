@@ -157,3 +157,24 @@ def test_operator_needs_all_its_rights_and_no_others(
     granted = _granted(cluster.get("clusterrole", "capibara-operator"))
     used = {(verb, resource) for verb, resource, _ in requests}
     assert granted - used - UNSEEN == set()
+
+
+def test_a_run_whose_output_fits_costs_three_writes(
+    cluster: Cluster, operator: OperatorProcess, namespace: str
+) -> None:
+    """Claim, result, close: the admission policy has added the finalizer by itself."""
+    cluster.create(run_manifest("cheap", namespace, code="print('hi')"))
+    _wait(cluster, namespace, "cheap", "Succeeded")
+    assert operator.get("/readyz")[0] == 200
+    writes = [
+        (record["verb"], record["objectRef"]["resource"], record["objectRef"].get("subresource"))
+        for record in map(json.loads, cluster.audit_log.read_text(encoding="utf-8").splitlines())
+        if record["user"]["username"] == OPERATOR
+        and record["verb"] not in {"get", "list", "watch"}
+        and record.get("objectRef", {}).get("namespace") == namespace
+    ]
+    assert writes == [
+        ("patch", "sandboxruns", "status"),
+        ("patch", "sandboxruns", "status"),
+        ("patch", "sandboxruns", None),
+    ]

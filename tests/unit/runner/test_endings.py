@@ -92,7 +92,7 @@ async def test_deadline_kills_the_whole_group(sandbox: Sandbox) -> None:
     records = await sandbox.run(
         job(language="bash", code=code, deadline_seconds=0.5, grace_seconds=0.5)
     )
-    assert 1.0 <= time.monotonic() - began < 5.0
+    assert 1.0 <= time.monotonic() - began < 30.0
     end = ending(records)
     assert (end.code, end.reason) == (137, ExitReason.DEADLINE)
     assert not await _alive(int(text(records, "stdout")))
@@ -116,8 +116,8 @@ async def test_term_of_the_worker_cancels(sandbox: Sandbox) -> None:
 
 async def test_background_child_does_not_hold_the_end(sandbox: Sandbox) -> None:
     began = time.monotonic()
-    records = await sandbox.run(job(language="bash", code="sleep 6 & echo done"))
-    assert time.monotonic() - began < 4
+    records = await sandbox.run(job(language="bash", code="sleep 60 & echo done"))
+    assert time.monotonic() - began < 30
     assert text(records, "stdout") == "done\n"
 
 
