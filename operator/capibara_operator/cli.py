@@ -4,8 +4,11 @@ import argparse
 import asyncio
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
+
+from pydantic.fields import FieldInfo
 
 from capibara_operator import logs
 from capibara_operator.settings import Settings, SettingsError, load
@@ -39,10 +42,7 @@ def _run(settings: Settings) -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    variables = "\n".join(
-        f"  CAPIBARA_{name.upper()} (default: {_shown(field.default)})"
-        for name, field in Settings.model_fields.items()
-    )
+    variables = "\n".join(_explained(*item) for item in Settings.model_fields.items())
     parser = argparse.ArgumentParser(
         prog="capibara-operator",
         description="Runs AI services and code sandboxes from Kubernetes resources.",
@@ -55,5 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _shown(default: object) -> str:
-    return str(default) if default not in {"", ()} else "see the documentation"
+def _explained(name: str, field: FieldInfo) -> str:
+    default = f" (default: {field.default})" if field.default not in {"", ()} else ""
+    meaning = " ".join((field.description or "").split())
+    lines = textwrap.wrap(meaning, width=84, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join([f"  CAPIBARA_{name.upper()}{default}", *lines])

@@ -49,30 +49,39 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class Settings(BaseSettings):
     """All settings, each ``CAPIBARA_`` plus the name in upper case."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     operator_namespace: str = Field("", max_length=63)
-    """Where provider credentials and shared templates are; default: the pod's namespace, else
-    ``capibara-system``."""
+    """Where provider credentials and shared templates are. Absent: the pod's namespace, else
+    capibara-system."""
     watch_namespaces: Names = ()
-    """The namespaces that are served, comma-separated; default: all."""
+    """The namespaces that are served, comma-separated. Absent: all."""
     install_id: str = Field("default", min_length=1, max_length=63)
     """Tells several installations in one cluster apart, in the metadata of sandboxes."""
     cluster_id: str = Field("", max_length=128)
-    """Default: the UID of the namespace kube-system."""
+    """Tells this cluster apart in the metadata of sandboxes. Absent: the UID of kube-system."""
     kubeconfig: str = ""
-    """Default: ``$KUBECONFIG``, else the pod's service account, else ``~/.kube/config``."""
+    """Path. Absent: $KUBECONFIG, else the pod's service account, else ~/.kube/config."""
     kube_context: str = ""
+    """Context of the kubeconfig. Absent: its current one."""
 
     metrics_bind_address: Annotated[str, AfterValidator(_address)] = ":8080"
     """Where /metrics, /healthz and /readyz are served. Port 0 takes a free one."""
     log_level: Annotated[Level, BeforeValidator(_upper)] = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
     log_format: Literal["json", "text"] = "json"
+    """json or text."""
 
     run_workers: Workers = 32
+    """SandboxRuns that are worked on at a time."""
     service_workers: Workers = 8
+    """CapibaraServices that are worked on at a time."""
     template_workers: Workers = 2
+    """SandboxTemplates that are worked on at a time."""
     provider_workers: Workers = 2
+    """SandboxProviders that are worked on at a time."""
     resync_seconds: Seconds = 300.0
     """How often the memory is compared with a list of the API server."""
     drain_seconds: Seconds = 15.0
