@@ -1,1 +1,1 @@
-"""Builds the project's images with no registry of images: Debian packages and buildah."""
+"""Builds the project's images: by Docker, or by buildah on Debian packages alone."""

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from capibara_devcluster import debian
 from capibara_devcluster.errors import DevclusterError
 from capibara_devcluster.images.buildah import Buildah, host_architecture
+from capibara_devcluster.images.docker import Docker
+from capibara_devcluster.kind import docker_answers
 
 TARGETS = ("operator", "sandboxd", "backend", "integrated-server", "frontend")
 SUITE = "bookworm"
@@ -20,6 +23,18 @@ HOST_PROGRAMS = ("buildah", "mmdebstrap")
 _MMDEBSTRAP_TIMEOUT_SECONDS = 900
 
 Progress = Callable[[str], None]
+
+
+class Engine(Protocol):
+    """What builds images."""
+
+    def build(self, context: Path, *, target: str, name: str) -> str:
+        """Build one target of ``context``/Dockerfile; return the image's id (hexadecimal)."""
+        ...
+
+    def save(self, name: str, archive: Path) -> None:
+        """Write an image into an archive, complete or not at all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +97,24 @@ def _bootstrap(archive: Path, log: Path) -> None:
         )
 
 
-def _ensure_base(buildah: Buildah, folder: Path, progress: Progress) -> str:
-    name = base_name()
-    if buildah.image_id(name) is None:
+def _ensure_base(buildah: Buildah, progress: Progress) -> None:
+    if buildah.image_id(buildah.base) is None:
         progress("base image from Debian packages (once, about a minute)")
-        archive = folder / "base.tar"
+        archive = buildah.folder / "base.tar"
         try:
             _bootstrap(archive, buildah.log)
-            buildah.import_rootfs(archive, name)
+            buildah.import_rootfs(archive, buildah.base)
         finally:
             archive.unlink(missing_ok=True)
-    return name
+
+
+def _engine(folder: Path, log: Path, progress: Progress) -> Engine:
+    if docker_answers():
+        return Docker(log)
+    debian.ensure(HOST_PROGRAMS)
+    buildah = Buildah(folder, log, base_name())
+    _ensure_base(buildah, progress)
+    return buildah
 
 
 def build(
@@ -103,23 +125,19 @@ def build(
     Raises:
         DevclusterError: with the failing command and the end of its log.
     """
-    debian.ensure(HOST_PROGRAMS)
     folder = cache_folder()
     with _locked(folder):
         log = folder / "build.log"
         log.write_text("")
-        buildah = Buildah(folder, log)
-        base = _ensure_base(buildah, folder, progress)
+        engine = _engine(folder, log, progress)
         images = []
         for number, target in enumerate(targets, 1):
             progress(f"image {number}/{len(targets)}: {target}")
             name = image_name(target)
-            image = buildah.build(
-                context, target=target, name=name, arguments={"PYTHON_IMAGE": base}
-            )
+            image = engine.build(context, target=target, name=name)
             archive = folder / f"{target}-{image[:12]}.tar"
             if not archive.exists():
-                buildah.save(name, archive)
+                engine.save(name, archive)
                 _remove_old_archives(folder, target, keep=archive)
             images.append(Image(target, name, image, archive))
         return images

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,14 @@ _STEP_TIMEOUT_SECONDS = 1800
 
 @dataclass(frozen=True, slots=True)
 class Buildah:
-    """One store of images under ``folder``; ``log`` receives the output of all commands."""
+    """One store of images under ``folder``; ``log`` receives the output of all commands.
+
+    ``base`` is the name of the image that builds start from.
+    """
 
     folder: Path
     log: Path
+    base: str
 
     def run(self, *arguments: str) -> str:
         """Run one buildah command and return its standard output, stripped.
@@ -68,14 +72,14 @@ class Buildah:
         finally:
             self.run("rm", container)
 
-    def build(self, context: Path, *, target: str, name: str, arguments: Mapping[str, str]) -> str:
-        """Build one target of ``context``/Dockerfile; return the image's id."""
+    def build(self, context: Path, *, target: str, name: str) -> str:
+        """Build one target of ``context``/Dockerfile on ``base``; return the image's id."""
         with tempfile.TemporaryDirectory(prefix="capibara-build-") as folder:
             volumes: Sequence[str] = build_volumes(Path(folder))
             self.run(
                 *("bud", "--layers", "--network", "host", "--target", target, "--tag", name),
                 *(f"--volume={volume}" for volume in volumes),
-                *(f"--build-arg={key}={value}" for key, value in arguments.items()),
+                f"--build-arg=PYTHON_IMAGE={self.base}",
                 *("--file", str(context / "Dockerfile"), str(context)),
             )
         if (image := self.image_id(name)) is None:
