@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,15 @@ EXPECTED_METRICS = {
     "workqueue_unfinished_work_seconds",
     "workqueue_work_duration_seconds",
 }
+
+
+def test_no_copy_of_a_key_is_left_in_the_temporary_folder(
+    operator_process: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    operator_process(TMPDIR=str(folder)).start()
+    assert list(folder.iterdir()) == []
 
 
 def test_starts_serves_its_pages_and_stops_with_zero(operator_process: Any) -> None:

@@ -65,8 +65,9 @@ class Credentials:
                 # Old credentials may still be good; the next request tells.
                 _logger.warning("cannot refresh the credentials", extra={"error": str(error)})
             self._loaded_at = time.monotonic()
-            if self.tls is not None and self.configuration.cert_file:
-                self.tls.load_cert_chain(self.configuration.cert_file, self.configuration.key_file)
+            if self.tls is not None:
+                _load_client_certificate(self.tls, self.configuration)
+                _remove_copies()
 
     @property
     def loaded_at(self) -> float:
@@ -90,6 +91,7 @@ class KubeSession:
         tls: ssl.SSLContext | bool = True
         if self.server.startswith("https"):
             tls = credentials.tls = _tls_context(configuration)
+        _remove_copies()
         # Watches occupy a connection each; the API server's own limits are the limit.
         self._connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=60)
 
@@ -213,9 +215,21 @@ def _tls_context(configuration: Configuration) -> ssl.SSLContext:
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    _load_client_certificate(context, configuration)
+    return context
+
+
+def _load_client_certificate(context: ssl.SSLContext, configuration: Configuration) -> None:
     if configuration.cert_file:
         context.load_cert_chain(configuration.cert_file, configuration.key_file)
-    return context
+
+
+def _remove_copies() -> None:
+    """Delete the loader's copies of keys that stand inside a kubeconfig.
+
+    The loader does so at the interpreter's exit only, which a killed process never reaches.
+    """
+    _loaders.kube_config._cleanup_temp_files()  # noqa: SLF001 - it has no public name
 
 
 def _replayable(request: ClientRequest) -> bool:

@@ -71,13 +71,14 @@ def base_arguments(*, disable_userns: bool) -> list[str]:
 def _mount_arguments(rootfs: Rootfs, directory: Path, group: Group) -> list[str]:
     arguments = [
         "--perms", "0755", "--tmpfs", "/",
-        *rootfs.mounts,
         "--proc", "/proc",
         "--dev", "/dev",
         "--perms", "1777", "--dir", "/run",
         "--bind", str(directory / "tmp"), "/tmp",  # noqa: S108
         "--perms", "0755", "--dir", "/home",
         "--bind", str(directory / "home"), HOME,
+        # After them: the Python that sandboxd runs on may itself be below /tmp or /home.
+        *rootfs.mounts,
         "--chdir", HOME,
     ]  # fmt: skip
     if group.version == 2:

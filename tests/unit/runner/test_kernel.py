@@ -108,9 +108,11 @@ async def test_lost_kernel(tmp_path: Path, events: list[Any]) -> None:
 
 async def test_deadline_interrupts_then_kills_the_kernel(tmp_path: Path) -> None:
     kernel = await asyncio.create_subprocess_exec(
-        "bash", "-c", "trap 'echo interrupted' INT; while :; do sleep 0.05; done",
+        "bash", "-c", "trap 'echo interrupted' INT; echo ready; while :; do sleep 0.05; done",
         stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+    assert kernel.stdout
+    assert await kernel.stdout.readline() == b"ready\n"
     began = time.monotonic()
     records, _ = await run(
         tmp_path,
