@@ -69,16 +69,16 @@ class TestControlPlane:
         made = e2b.Sandbox.create("base", timeout=2, **account)
         longer = e2b.Sandbox.create("base", timeout=2, **account)
         longer.set_timeout(60)
-        _until(lambda: not made.is_running(), seconds=5)
+        _until(lambda: not made.is_running(), seconds=30)
         assert longer.is_running()
         longer.set_timeout(0)
-        _until(lambda: not longer.is_running(), seconds=5)
+        _until(lambda: not longer.is_running(), seconds=30)
 
     def test_timeout_can_pause_and_connect_resumes(self, account: dict[str, str]) -> None:
         lifecycle = {"on_timeout": "pause", "auto_resume": False}
         made = e2b.Sandbox.create("base", timeout=2, lifecycle=lifecycle, **account)
         made.files.write("kept.txt", "1")
-        _until(lambda: made.get_info().state == e2b.SandboxState.PAUSED, seconds=5)
+        _until(lambda: made.get_info().state == e2b.SandboxState.PAUSED, seconds=30)
         assert not made.is_running()
         resumed = e2b.Sandbox.connect(made.sandbox_id, timeout=60, **account)
         assert resumed.files.read("kept.txt") == "1"

@@ -8,7 +8,9 @@ import asyncio
 import heapq
 import itertools
 import random
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
@@ -51,6 +53,8 @@ class WorkQueue(Generic[K]):
         self._getters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        # The loop's clock, kept because metrics may be read outside of the loop.
+        self._time: Callable[[], float] = time.monotonic
         self._random = random.Random()  # noqa: S311 - jitter is no secret
         self._metrics = metrics.QueueMetrics(
             name,
@@ -141,11 +145,11 @@ class WorkQueue(Generic[K]):
 
     def unfinished_seconds(self) -> float:
         """The sum of the ages of the work that is under way."""
-        return sum((self._now() - started for started in self._working.values()), 0.0)
+        return sum((self._time() - started for started in self._working.values()), 0.0)
 
     def longest_running_seconds(self) -> float:
         """The age of the oldest work that is under way."""
-        return max((self._now() - started for started in self._working.values()), default=0.0)
+        return max((self._time() - started for started in self._working.values()), default=0.0)
 
     def _add_now(self, key: K, priority: int) -> None:
         self._later.discard(key)
@@ -215,9 +219,9 @@ class WorkQueue(Generic[K]):
                 getter.set_result(None)
                 return
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+    def _now(self) -> float:
+        self._time = asyncio.get_running_loop().time
+        return self._time()
 
 
 class _Heap(Generic[K]):

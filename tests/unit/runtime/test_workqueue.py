@@ -265,3 +265,16 @@ def test_every_added_key_is_worked_on_after_its_last_add_and_never_twice_at_once
         await asyncio.gather(*workers, return_exceptions=True)
 
     run_virtual(scenario())
+
+
+def test_the_age_of_work_can_be_read_outside_of_the_loop(run_virtual: Run) -> None:
+    async def scenario() -> WorkQueue[str]:
+        queue = WorkQueue[str]("left-at-work")
+        queue.add("a")
+        await queue.get()
+        await asyncio.sleep(3)
+        return queue
+
+    queue = run_virtual(scenario())
+    assert queue.unfinished_seconds() >= 3
+    assert queue.longest_running_seconds() >= 3
