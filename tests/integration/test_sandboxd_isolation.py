@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import e2b
@@ -12,7 +12,7 @@ import e2b_code_interpreter as ci
 import pytest
 
 from capibara_sandboxd.isolation.rootfs import GUEST_DIR
-from support.sandboxd_process import SandboxdProcess
+from support.sandboxd_process import SandboxdProcess, until
 
 NOBODY = 65534
 FIRST_HOST_UID = 700_000_000
@@ -35,13 +35,6 @@ def neighbour(sandboxd: SandboxdProcess) -> Iterator[ci.Sandbox]:
 def shell(sandbox: e2b.Sandbox, command: str, timeout: float = 60) -> str:
     """Output of a command, whatever its exit code."""
     return sandbox.commands.run(f"({command}) 2>&1 || true", timeout=timeout).stdout
-
-
-def until(condition: Callable[[], object], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def host_pids(sandbox_marker: str) -> list[int]:

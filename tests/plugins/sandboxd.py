@@ -1,11 +1,17 @@
 """Fixtures: a real sandboxd for the whole test session, and sandboxes in it."""
 
-from collections.abc import AsyncIterator, Iterator
+from __future__ import annotations
 
-import e2b_code_interpreter as ci
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 
 from support.sandboxd_process import SandboxdProcess
+
+# The operator's adapter tunes the SDK before its import: a plugin must not be first.
+if TYPE_CHECKING:
+    import e2b_code_interpreter as ci
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +35,8 @@ def account(sandboxd: SandboxdProcess) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def sdk_sandbox(account: dict[str, str]) -> Iterator[ci.Sandbox]:
     """One sandbox for the tests of a module that leave no trace in it."""
+    import e2b_code_interpreter as ci  # noqa: PLC0415
+
     made = ci.Sandbox.create("default", envs={"GREETING": "hello"}, timeout=600, **account)
     yield made
     made.kill()
@@ -37,6 +45,8 @@ def sdk_sandbox(account: dict[str, str]) -> Iterator[ci.Sandbox]:
 @pytest.fixture
 async def async_sandbox(account: dict[str, str]) -> AsyncIterator[ci.AsyncSandbox]:
     """A sandbox of the test's own."""
+    import e2b_code_interpreter as ci  # noqa: PLC0415
+
     made = await ci.AsyncSandbox.create("default", timeout=120, **account)
     yield made
     await made.kill()

@@ -1,5 +1,7 @@
 """A real sandboxd as a process of its own, with a key and a state folder of its own."""
 
+from __future__ import annotations
+
 import os
 import secrets
 import shutil
@@ -11,10 +13,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
+
+if TYPE_CHECKING:
+    import e2b
 
 TEMPLATES = (
     "default:cpu=1,memory=512",
@@ -31,6 +37,22 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def envd_headers(sandbox: e2b.Sandbox) -> dict[str, str]:
+    return {
+        "E2b-Sandbox-Id": sandbox.sandbox_id,
+        "E2b-Sandbox-Port": "49983",
+        "X-Access-Token": sandbox._envd_access_token or "",
+    }
 
 
 class SandboxdProcess:
