@@ -31,19 +31,20 @@ def main() -> int:
     parser.add_argument("--provider", default="auto", help="as of capibara-devcluster up")
     provider: str = parser.parse_args().provider
     checkout = Checkout(Path.cwd())
-    story = Story(_STEPS)
+    story = Story()
+    following = ""
     try:
-        tell(checkout, story, provider)
+        following = tell(checkout, story, provider)
     except (StepError, DevclusterError) as error:
         story.check(False, str(error))
     ok = story.finish()
     if ok:
-        story.console.print(_NEXT, soft_wrap=True)
+        story.console.print(following, soft_wrap=True)
     return 0 if ok else 1
 
 
-def tell(checkout: Checkout, story: Story, provider: str) -> None:
-    """The steps in order."""
+def tell(checkout: Checkout, story: Story, provider: str) -> str:
+    """The steps in order; returns how to go on."""
     root = checkout.root
     with story.step("A real Kubernetes cluster"):
         status = install.bring_up(checkout, story, provider)
@@ -52,7 +53,8 @@ def tell(checkout: Checkout, story: Story, provider: str) -> None:
     if status["profile"] != "full":
         story.steps = light.STEPS
         light.tell(checkout, cluster, story, status["missing"])
-        return
+        return light.NEXT
+    story.steps = _STEPS
     with story.step("Images, built from the Dockerfile"):
         images = install.build_images(checkout, story)
         changed = install.changed(checkout, images)
@@ -73,6 +75,7 @@ def tell(checkout: Checkout, story: Story, provider: str) -> None:
     with story.step("A service that runs while one of its endpoints does not answer"):
         broken = root / "manifests" / "samples" / "service-broken-endpoint.yaml"
         services.show_broken(cluster, story, broken)
+    return _NEXT
 
 
 def _ensure_namespace(cluster: Cluster) -> None:

@@ -22,6 +22,13 @@ from capibara_devcluster.demo.install import OPERATOR_NAMESPACE, RELEASE, Checko
 from capibara_devcluster.demo.story import Story
 
 STEPS = 5
+NEXT = """
+[bold]How to go on[/]   (the operator and sandboxd ended with the demo)
+  source .capibara/env                     kubectl and helm for this cluster
+  kubectl get sandboxruns -n capibara6     what the runs left behind
+  kubectl explain sandboxrun.spec
+  make down                                when you are done
+"""
 SERVICE_ACCOUNT = "capibara-operator"
 _SECRET = "e2b"  # noqa: S105 - the name of a Secret
 _START_SECONDS = 60

@@ -15,9 +15,9 @@ _POLL_SECONDS = 0.5
 
 @dataclass(slots=True)
 class Story:
-    """Prints the demo and remembers what held."""
+    """Prints the demo and remembers what held. ``steps`` is 0 while their number is not known."""
 
-    steps: int
+    steps: int = 0
     console: Console = field(default_factory=lambda: Console(highlight=False))
     began: float = field(default_factory=time.monotonic)
     checks: list[tuple[bool, str]] = field(default_factory=list)
@@ -28,7 +28,8 @@ class Story:
         """One numbered step; its time is printed at its end."""
         self._step += 1
         began = time.monotonic()
-        self.console.print(f"\n[bold cyan]{self._step}/{self.steps}[/] [bold]{title}[/]")
+        number = f"{self._step}/{self.steps}" if self.steps else str(self._step)
+        self.console.print(f"\n[bold cyan]{number}[/] [bold]{title}[/]")
         yield
         self.console.print(f"    [dim]{time.monotonic() - began:.1f} s[/]")
 
